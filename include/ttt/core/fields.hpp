@@ -1,0 +1,217 @@
+/// @file
+/// One visitor over tensors. A plain struct lists its members once,
+///
+///     struct Parameters {
+///       Matrix<S> weight;  // [in, out]
+///       Vector<S> bias;    // [out]
+///       static auto fields(auto& self) {
+///         return std::tuple(field("weight", self.weight), field("bias", self.bias));
+///       }
+///     };
+///
+/// and `for_each_tensor` walks any number of such structs in lockstep: optimiser, checkpoints,
+/// gradient checks, saving and comparing states need no code of their own. A member left out of
+/// `fields` does not compile. Nested structs, arrays, vectors, optionals and variants are walked;
+/// empty tensors (switched off by a configuration) and plain numbers are passed over
+/// (`for_each_number` walks these).
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ttt/core/check.hpp"
+#include "ttt/core/types.hpp"
+
+namespace ttt {
+
+/// A member with its name in files. `groups` counts the matrices that stand side by side in one
+/// tensor: with G groups an `r x (G c)` matrix is the file's `[G, c, r]`, otherwise `[cols, rows]`.
+template <class T>
+struct Field {
+  std::string_view name;
+  T& member;
+  Index groups;
+};
+
+template <class T>
+constexpr Field<T> field(std::string_view name, T& member, Index groups = 0) {
+  return {name, member, groups};
+}
+
+/// What a visitor is told of a tensor: its full name, and its shape as row-major files give it.
+struct TensorInfo {
+  std::string name;
+  std::vector<Index> shape;
+};
+
+namespace detail {
+
+struct AnyMember {
+  template <class T>
+  operator T() const;
+};
+
+template <class T, std::size_t... I>
+consteval bool takes_members(std::index_sequence<I...>) {
+  return requires { T{((void)I, AnyMember{})...}; };
+}
+
+/// Members of an aggregate: the largest number of initializers that it takes.
+template <class T, std::size_t N = 0>
+consteval std::size_t member_count() {
+  if constexpr (takes_members<T>(std::make_index_sequence<N + 1>{})) {
+    return member_count<T, N + 1>();
+  } else {
+    return N;
+  }
+}
+
+template <class T>
+inline constexpr bool is_std_vector = false;
+template <class T, class A>
+inline constexpr bool is_std_vector<std::vector<T, A>> = true;
+template <class T>
+inline constexpr bool is_std_array = false;
+template <class T, std::size_t N>
+inline constexpr bool is_std_array<std::array<T, N>> = true;
+template <class T>
+inline constexpr bool is_optional = false;
+template <class T>
+inline constexpr bool is_optional<std::optional<T>> = true;
+template <class T>
+inline constexpr bool is_variant = false;
+template <class... T>
+inline constexpr bool is_variant<std::variant<T...>> = true;
+
+template <class T>
+concept Tensor = std::derived_from<T, Eigen::MatrixBase<T>>;
+
+inline std::string join_name(const std::string& prefix, std::string_view name) {
+  if (prefix.empty()) return std::string(name);
+  if (name.empty()) return prefix;
+  return prefix + '.' + std::string(name);
+}
+
+template <class T>
+std::vector<Index> file_shape(const T& tensor, Index groups) {
+  if (groups > 0) return {groups, tensor.cols() / groups, tensor.rows()};
+  if (T::ColsAtCompileTime == 1) return {tensor.rows()};
+  return {tensor.cols(), tensor.rows()};
+}
+
+}  // namespace detail
+
+/// A struct that lists its members in `fields`.
+template <class T>
+concept HasFields = requires(T& value) {
+  std::remove_const_t<T>::fields(value);
+};
+
+namespace detail {
+
+template <class Fn, class First, class... Rest>
+void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&... rest) {
+  using T = std::remove_const_t<First>;
+  if constexpr (Tensor<T> || std::is_arithmetic_v<T>) {
+    fn(name, groups, first, rest...);
+  } else if constexpr (is_std_vector<T>) {
+    require(((first.size() == rest.size()) && ...), "for_each_tensor: ", name,
+            " has different lengths in the structs compared");
+    for (std::size_t i = 0; i < first.size(); ++i)
+      visit(fn, join_name(name, std::to_string(i)), groups, first[i], rest[i]...);
+  } else if constexpr (is_std_array<T>) {
+    for (std::size_t i = 0; i < first.size(); ++i)
+      visit(fn, name + std::to_string(i + 1), groups, first[i], rest[i]...);
+  } else if constexpr (is_optional<T>) {
+    if (first) visit(fn, name, groups, *first, *rest...);
+  } else if constexpr (is_variant<T>) {
+    std::visit(
+        [&](auto& alternative) {
+          using Alternative = std::remove_cvref_t<decltype(alternative)>;
+          visit(fn, name, groups, alternative, std::get<Alternative>(rest)...);
+        },
+        first);
+  } else {
+    static_assert(HasFields<T>, "a member is neither a tensor nor a struct with fields()");
+    static_assert(member_count<T>() == std::tuple_size_v<decltype(T::fields(first))>,
+                  "fields() must list every member of the struct, in any order");
+    const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+      const auto member = std::get<I>(T::fields(first));
+      visit(fn, join_name(name, member.name), member.groups, member.member,
+            std::get<I>(T::fields(rest)).member...);
+    };
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      (visit_member(std::integral_constant<std::size_t, I>{}), ...);
+    }
+    (std::make_index_sequence<std::tuple_size_v<decltype(T::fields(first))>>{});
+  }
+}
+
+}  // namespace detail
+
+/// Calls `fn(info, tensor_of_first, tensor_of_rest...)` for every non-empty tensor of `first`, with
+/// the tensors at the same place in `rest`, which must be structs of the same kind.
+template <class Fn, class First, class... Rest>
+void for_each_tensor(Fn&& fn, First& first, Rest&... rest) {
+  const auto visit_leaf = [&fn](const std::string& name, Index groups, auto& leaf,
+                                auto&... others) {
+    if constexpr (detail::Tensor<std::remove_cvref_t<decltype(leaf)>>) {
+      if (leaf.size() > 0) fn(TensorInfo{name, detail::file_shape(leaf, groups)}, leaf, others...);
+    }
+  };
+  detail::visit(visit_leaf, std::string(), 0, first, rest...);
+}
+
+/// Calls `fn(name, number_of_first, number_of_rest...)` for every plain number: the positions and
+/// counters of a state, which `for_each_tensor` passes over.
+template <class Fn, class First, class... Rest>
+void for_each_number(Fn&& fn, First& first, Rest&... rest) {
+  const auto visit_leaf = [&fn](const std::string& name, Index, auto& leaf, auto&... others) {
+    if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(leaf)>>) {
+      fn(name, leaf, others...);
+    }
+  };
+  detail::visit(visit_leaf, std::string(), 0, first, rest...);
+}
+
+/// A copy with the same shapes and every tensor zero: room for a gradient, or for an adjoint.
+template <class T>
+T zeros_like(const T& value) {
+  T result = value;
+  for_each_tensor([](const TensorInfo&, auto& tensor) { tensor.setZero(); }, result);
+  return result;
+}
+
+template <class T>
+void set_zero(T& value) {
+  for_each_tensor([](const TensorInfo&, auto& tensor) { tensor.setZero(); }, value);
+}
+
+/// Numbers in all tensors together.
+template <class T>
+Index count_elements(const T& value) {
+  Index count = 0;
+  for_each_tensor([&](const TensorInfo&, const auto& tensor) { count += tensor.size(); }, value);
+  return count;
+}
+
+/// The first tensor that holds a value that is not finite, if there is one.
+template <class T>
+std::optional<std::string> first_non_finite(const T& value) {
+  std::optional<std::string> name;
+  for_each_tensor(
+      [&](const TensorInfo& info, const auto& tensor) {
+        if (!name && !tensor.allFinite()) name = info.name;
+      },
+      value);
+  return name;
+}
+
+}  // namespace ttt

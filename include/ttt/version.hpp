@@ -1,0 +1,7 @@
+/// @file
+/// The library's version; CMakeLists.txt reads it from here.
+#pragma once
+
+#define TTT_VERSION_MAJOR 0
+#define TTT_VERSION_MINOR 1
+#define TTT_VERSION_PATCH 0
