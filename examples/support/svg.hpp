@@ -15,7 +15,8 @@ enum class Scale { linear, log10, log2 };
 struct Series {
   std::string name;
   std::vector<double> x, y;
-  std::vector<double> error;  // standard error of y, drawn as a band of y +- error; may be empty
+  std::vector<double> error = {};  // standard error of y, drawn as a band of y +- error; may be empty
+  int look = -1;  // number of colour, dash and marker; -1: its place in the chart
 };
 
 /// A straight line across the picture with a word at it: a yardstick or a border.
@@ -27,8 +28,8 @@ struct ReferenceLine {
 struct Chart {
   std::string title, x_title, y_title;  // titles of axes name the unit
   Scale x_scale = Scale::linear, y_scale = Scale::linear;
-  std::vector<Series> series;
-  std::vector<ReferenceLine> horizontal, vertical;
+  std::vector<Series> series = {};
+  std::vector<ReferenceLine> horizontal = {}, vertical = {};
 };
 
 /// Positions and labels of an axis.

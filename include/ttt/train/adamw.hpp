@@ -66,11 +66,12 @@ class AdamW {
     require(std::isfinite(learning_rate) && learning_rate >= 0, "AdamW.step: learning_rate is ",
             learning_rate, ", expected a finite number, 0 or more");
     for_each_tensor(
-        [](const TensorInfo& info, const auto& p, const auto& g, const auto& m) {
+        [](const TensorInfo& info, const auto& p, const auto& g, const auto& m, const auto& v) {
           require_shape(("AdamW.step: gradient of " + info.name).c_str(), g, p.rows(), p.cols());
           require_shape(("AdamW.step: moment of " + info.name).c_str(), m, p.rows(), p.cols());
+          require_shape(("AdamW.step: moment of " + info.name).c_str(), v, p.rows(), p.cols());
         },
-        parameters, gradient, state_.first_moment);
+        parameters, gradient, state_.first_moment, state_.second_moment);
     ++state_.updates;
     for_each_tensor(
         [&](const TensorInfo& info, auto& p, const auto& g, auto& m, auto& v) {

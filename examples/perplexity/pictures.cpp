@@ -1,0 +1,167 @@
+#include "perplexity/pictures.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <map>
+#include <utility>
+
+#include "perplexity/summary.hpp"
+#include "support/format.hpp"
+
+namespace ttt::examples {
+
+namespace {
+
+constexpr const char* position_title = "position in the window (bytes read before, plus one)";
+
+std::string at_context(std::int64_t context) {
+  return "training context " + std::to_string(context);
+}
+
+/// Where the bytes at positions [begin, end) stand on a logarithmic axis that counts from one.
+double middle(std::int64_t begin, std::int64_t end) {
+  return std::sqrt(static_cast<double>(begin + 1) * static_cast<double>(end));
+}
+
+void append(Series& series, double x, const MeanWithError& nats) {
+  series.x.push_back(x);
+  series.y.push_back(bits_from_nats(nats.mean()));
+  series.error.push_back(bits_from_nats(nats.standard_error()));
+}
+
+void append(Series& series, const LossByPosition& losses) {
+  for (const auto& [positions, nats] : losses)
+    append(series, middle(positions.first, positions.second), nats);
+}
+
+/// Averages the points within each of about 60 bins of equal width in log x.
+void append_averaged(Series& series, std::vector<std::pair<double, double>> points) {
+  std::erase_if(points, [](const auto& point) { return !(point.first > 0) || !std::isfinite(point.second); });
+  if (points.empty()) return;
+  std::sort(points.begin(), points.end());
+  const double first = std::log(points.front().first);
+  const double width = std::max(1e-9, (std::log(points.back().first) - first) / 60);
+  for (std::size_t begin = 0, end = 0; begin < points.size(); begin = end) {
+    const double bin = std::floor((std::log(points[begin].first) - first) / width);
+    double x = 0, y = 0;
+    for (; end < points.size(); ++end) {
+      if (std::floor((std::log(points[end].first) - first) / width) > bin) break;
+      x += points[end].first;
+      y += points[end].second;
+    }
+    const auto count = static_cast<double>(end - begin);
+    series.x.push_back(x / count);
+    series.y.push_back(y / count);
+  }
+}
+
+void keep(Chart& chart, Series series) {
+  if (!series.x.empty()) chart.series.push_back(std::move(series));
+}
+
+}  // namespace
+
+Series Pictures::series(const std::string& layer) const {
+  const auto place = std::find(layers_.begin(), layers_.end(), layer);
+  return {layer, {}, {}, {}, static_cast<int>(std::distance(layers_.begin(), place))};
+}
+
+Chart Pictures::results_by_context(const std::vector<ResultRow>& rows) const {
+  Chart chart{"Test loss by training context", "training context (bytes)", "bits per byte",
+              Scale::log2};
+  for (const std::string& layer : distinct(rows, &ResultRow::layer)) {
+    std::map<std::int64_t, MeanWithError> by_context;
+    for (const ResultRow& row : rows)
+      if (row.layer == layer && row.train_context > 0 && !std::isnan(row.nats_per_byte))
+        by_context[row.train_context].add(row.nats_per_byte, row.stderr_nats);
+    Series curve = series(layer);
+    for (const auto& [context, nats] : by_context)
+      append(curve, static_cast<double>(context), nats);
+    keep(chart, std::move(curve));
+  }
+  return chart;
+}
+
+template <class Number>
+Chart Pictures::training(const std::vector<TrainingPoint>& rows, std::int64_t train_context,
+                         Number TrainingPoint::*against, const std::string& x_title) const {
+  Chart chart{"Training loss, context " + std::to_string(train_context), x_title,
+              "bits per byte", Scale::log10};
+  for (const std::string& layer : distinct(rows, &TrainingPoint::layer)) {
+    std::vector<std::pair<double, double>> points;
+    for (const TrainingPoint& row : rows)
+      if (row.layer == layer && row.train_context == train_context)
+        points.emplace_back(static_cast<double>(row.*against), bits_from_nats(row.nats_per_byte));
+    Series curve = series(layer);
+    append_averaged(curve, std::move(points));
+    keep(chart, std::move(curve));
+  }
+  return chart;
+}
+
+template Chart Pictures::training(const std::vector<TrainingPoint>&, std::int64_t,
+                                  std::int64_t TrainingPoint::*, const std::string&) const;
+template Chart Pictures::training(const std::vector<TrainingPoint>&, std::int64_t,
+                                  double TrainingPoint::*, const std::string&) const;
+
+Chart Pictures::positions(const std::vector<PositionRow>& rows, std::int64_t train_context,
+                          bool border) const {
+  Chart chart{"Loss by position, " + at_context(train_context), position_title, "bits per byte",
+              Scale::log2};
+  for (const std::string& layer : distinct(rows, &PositionRow::layer)) {
+    LossByPosition losses;
+    for (const PositionRow& row : rows)
+      if (row.layer == layer && row.train_context == train_context && !std::isnan(row.nats_per_byte))
+        losses[{row.position_begin, row.position_end}].add(row.nats_per_byte, row.stderr_nats);
+    Series curve = series(layer);
+    append(curve, losses);
+    keep(chart, std::move(curve));
+  }
+  if (border)
+    chart.vertical.push_back({"training context", static_cast<double>(train_context)});
+  return chart;
+}
+
+Chart Pictures::frozen(const std::vector<FrozenRow>& rows, const std::string& layer,
+                       std::int64_t train_context) const {
+  Chart chart{layer + ", " + at_context(train_context), position_title, "bits per byte",
+              Scale::log2};
+  std::vector<double> scales = distinct(rows, &FrozenRow::inner_rate_scale);
+  std::sort(scales.begin(), scales.end());
+  for (const double scale : scales) {
+    const std::string meaning = scale == 0 ? " (no learning)" : scale == 1 ? " (as trained)" : "";
+    Series curve{"rate × " + brief(scale) + meaning, {}, {}};
+    append(curve, frozen_losses(rows, layer, train_context, scale));
+    keep(chart, std::move(curve));
+  }
+  return chart;
+}
+
+Chart Pictures::inner_losses(const std::vector<InnerLossRow>& rows, const std::string& layer,
+                             std::int64_t train_context, std::int64_t block) const {
+  Chart chart{layer + ", context " + std::to_string(train_context) + ", block " + std::to_string(block),
+              position_title, "inner loss", Scale::log2};
+  const std::pair<const char*, double InnerLossRow::*> kinds[] = {
+      {"under W₀", &InnerLossRow::initial},
+      {"at mini-batch start", &InnerLossRow::mini_batch_start},
+      {"before own step", &InnerLossRow::before},
+      {"after own step", &InnerLossRow::after}};
+  for (const auto& [name, member] : kinds) {
+    LossByPosition losses;
+    for (const InnerLossRow& row : rows)
+      if (row.layer == layer && row.train_context == train_context && row.block == block &&
+          !std::isnan(row.*member))
+        losses[{row.position_begin, row.position_end}].add(row.*member, not_known);
+    Series curve{name, {}, {}};
+    for (const auto& [at, loss] : losses) {
+      curve.x.push_back(middle(at.first, at.second));
+      curve.y.push_back(loss.mean());
+    }
+    if (!curve.x.empty()) curve.look = static_cast<int>(std::distance(&kinds[0], std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& kind) { return kind.second == member; })));
+    keep(chart, std::move(curve));
+  }
+  return chart;
+}
+
+}  // namespace ttt::examples

@@ -1,0 +1,207 @@
+/// @file
+/// The five types of a TTT layer. D width, H heads, f = D/H, b mini-batch, K convolution kernel.
+/// Tensors carry the names and bytes of the official checkpoints.
+/// Source: Sun et al. 2024 (arXiv 2407.04620); test-time-training/ttt-lm-pytorch.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "ttt/core/random.hpp"
+#include "ttt/inner/dual_form_adjoint.hpp"
+#include "ttt/inner/online_step.hpp"
+
+namespace ttt {
+
+/// Sizes and switches. The Mamba backbone of the paper's main results sets `share_qk` and `gate`;
+/// the Transformer backbone neither.
+struct TTTConfig {
+  Index width = 0;
+  Index heads = 1;
+  Index mini_batch = 16;
+  bool share_qk = false;  ///< one projection for q and k, told apart by two causal convolutions
+  bool gate = false;      ///< output gate gelu(x W_g)
+  Index conv_kernel = 4;  ///< of those convolutions
+  double base_learning_rate = 1.0;  ///< official: 1 for TTT-Linear, 0.1 for TTT-MLP
+  double rope_theta = 10000.0;
+
+  Index head_width() const { return width / heads; }
+
+  /// Throws `std::invalid_argument` for the first violation.
+  void validate() const {
+    require(width > 0, "TTTConfig: width is ", width, ", expected a positive number");
+    require(heads > 0, "TTTConfig: heads is ", heads, ", expected a positive number");
+    require(width % heads == 0, "TTTConfig: width ", width, " is not a multiple of heads ", heads);
+    require(head_width() % 2 == 0, "TTTConfig: width / heads is ", head_width(),
+            ", expected an even number (rotary positions turn pairs of channels)");
+    require(mini_batch > 0, "TTTConfig: mini_batch is ", mini_batch,
+            ", expected a positive number");
+    require(conv_kernel > 0, "TTTConfig: conv_kernel is ", conv_kernel,
+            ", expected a positive number");
+    require(std::isfinite(base_learning_rate) && base_learning_rate >= 0,
+            "TTTConfig: base_learning_rate is ", base_learning_rate,
+            ", expected a finite number, at least 0");
+    require(std::isfinite(rope_theta) && rope_theta > 0, "TTTConfig: rope_theta is ", rope_theta,
+            ", expected a positive number");
+  }
+};
+
+/// What the outer loop learns, with the official names. Tensors that a switch leaves out are empty.
+template <Scalar S, InnerModel M>
+struct TTTParameters {
+  StackWeights<S, M> W_0;                            // initial weights of the inner model
+  Vector<S> token_idx;                               // [b]
+  Matrix<S> rate_weight;                             // [D, H]
+  Matrix<S> rate_bias;                               // [1, H]
+  Matrix<S> norm_weight, norm_bias;                  // [f, H]
+  Matrix<S> q_proj, k_proj, v_proj, o_proj, g_proj;  // [in, out]
+  Matrix<S> conv_q_weight, conv_k_weight;            // [K, D]
+  Vector<S> conv_q_bias, conv_k_bias;                // [D]
+  Vector<S> post_norm_weight, post_norm_bias;        // [D]
+
+  static auto fields(auto& self) {
+    const Index H = self.rate_weight.cols(), D = self.rate_weight.rows();
+    return std::tuple(
+        field("", self.W_0), field("learnable_token_idx", self.token_idx),
+        field("learnable_ttt_lr_weight", self.rate_weight, H),
+        field("learnable_ttt_lr_bias", self.rate_bias), field("ttt_norm_weight", self.norm_weight),
+        field("ttt_norm_bias", self.norm_bias), field("q_proj.weight", self.q_proj),
+        field("k_proj.weight", self.k_proj), field("v_proj.weight", self.v_proj),
+        field("o_proj.weight", self.o_proj), field("g_proj.weight", self.g_proj),
+        field("conv_q.weight", self.conv_q_weight, D), field("conv_q.bias", self.conv_q_bias),
+        field("conv_k.weight", self.conv_k_weight, D), field("conv_k.bias", self.conv_k_bias),
+        field("post_norm.weight", self.post_norm_weight),
+        field("post_norm.bias", self.post_norm_bias));
+  }
+
+  /// The official initialization: normal with `standard_deviation`, convolutions uniform in
+  /// +-1/sqrt(K), norms 1 and 0, biases 0.
+  static TTTParameters initial(const TTTConfig& config, Random& random,
+                               double standard_deviation = 0.02) {
+    const Index D = config.width, H = config.heads, f = config.head_width();
+    TTTParameters p;
+    p.W_0 = StackWeights<S, M>::zero(H, f);
+    for (auto& W : p.W_0.W) random.fill_normal(W, standard_deviation);
+    p.token_idx.setZero(config.mini_batch);
+    p.rate_weight.resize(D, H);
+    random.fill_normal(p.rate_weight, standard_deviation);
+    p.rate_bias.setZero(1, H);
+    if (M::Output::has_norm) {
+      p.norm_weight.setOnes(f, H);
+      p.norm_bias.setZero(f, H);
+    }
+    const auto projection = [&](Matrix<S>& weight, bool present) {
+      if (!present) return;
+      weight.resize(D, D);
+      random.fill_normal(weight, standard_deviation);
+    };
+    projection(p.q_proj, true);
+    projection(p.k_proj, !config.share_qk);
+    projection(p.v_proj, true);
+    projection(p.o_proj, true);
+    projection(p.g_proj, config.gate);
+    const auto convolution = [&](Matrix<S>& weight, Vector<S>& bias) {
+      const double bound = 1 / std::sqrt(static_cast<double>(config.conv_kernel));
+      weight.resize(config.conv_kernel, D);
+      bias.resize(D);
+      random.fill_uniform(weight, -bound, bound);
+      random.fill_uniform(bias, -bound, bound);
+    };
+    if (config.share_qk) {
+      convolution(p.conv_q_weight, p.conv_q_bias);
+      convolution(p.conv_k_weight, p.conv_k_bias);
+    }
+    p.post_norm_weight.setOnes(D);
+    p.post_norm_bias.setZero(D);
+    return p;
+  }
+
+  HeadNorm<S> norm(Index h) const {
+    return {{norm_weight.data() + h * norm_weight.rows(), norm_weight.rows()},
+            {norm_bias.data() + h * norm_bias.rows(), norm_bias.rows()}};
+  }
+};
+
+/// What a stream carries: the inner weights at the last mini-batch border, the sum of rate times
+/// gradient of the unfinished mini-batch, and the last inputs of the convolutions.
+template <Scalar S, InnerModel M>
+struct TTTState {
+  Index position = 0;          // modulo b
+  StackWeights<S, M> weights;  // W at the border
+  StackWeights<S, M> sums;     // R, zero at a border
+  Matrix<S> conv_tail;         // [D, K-1], oldest first; empty without share_qk
+
+  static auto fields(auto& self) {
+    return std::tuple(field("position", self.position), field("weights", self.weights),
+                      field("sums", self.sums), field("conv_tail", self.conv_tail));
+  }
+};
+
+/// A run of tokens inside one mini-batch of one sequence.
+struct TTTPiece {
+  Index sequence, begin, size;  // columns [begin, begin + size) of the batch
+  Index offset;                 // place of the first token in its mini-batch
+  bool ends_mini_batch;
+};
+
+/// Intermediate values of a forward, one column a token of the batch.
+template <Scalar S>
+struct TTTActivations {
+  Matrix<S> p;        // [D, T] shared projection before the convolutions (share_qk)
+  Matrix<S> q, k, v;  // [D, T] as the inner loop reads them: after rotation
+  Matrix<S> gate;     // [H, T] sigma of the inner rate
+  Matrix<S> rate;     // [H, T] inner learning rate, without the token factor
+  Matrix<S> z;        // [D, T] outputs of the inner loop, before post_norm
+  Matrix<S> g;        // [D, T] output gate before its activation
+};
+
+/// What one forward leaves behind for one backward.
+template <Scalar S, InnerModel M>
+struct TTTCache {
+  Matrix<S> x;
+  TTTActivations<S> activations;
+  std::vector<Index> lengths, first_piece;  // per sequence; first_piece has one entry more
+  std::vector<Index> positions;             // of each sequence before its first token
+  std::vector<Matrix<S>> tails;             // convolution inputs before each sequence
+  std::vector<TTTPiece> pieces;
+  std::vector<StackWeights<S, M>> weights;  // at the start of each piece
+  std::vector<StackWeights<S, M>> sums;     // R before each piece that starts inside a mini-batch
+  Vector<S> tau;                            // [b]
+  double inner_rate_scale = 1;
+};
+
+/// Scratch of one head's inner loop.
+template <Scalar S, InnerModel M>
+struct TTTHeadScratch {
+  DualFormTrace<S, M> trace;
+  typename DualFormAdjoint<S, M>::Scratch adjoint;
+  Matrix<S> E, dE, O, dK, dQ, dV;  // [n, n], [f, n]
+  Vector<S> rate, e, d_read, d_e;  // [n]
+};
+
+/// Scratch memory of a layer.
+template <Scalar S, InnerModel M>
+struct TTTWorkspace {
+  explicit TTTWorkspace(Index width, Index head_count)
+      : step_head(width / head_count),
+        x(width),
+        q(width),
+        k(width),
+        v(width),
+        z(width),
+        n(width),
+        gate(head_count) {}
+
+  TTTActivations<S> activations;
+  Matrix<S> normed, gated;                      // [D, T]
+  Matrix<S> d_normed, dz, dq, dk, dv, d_gate;   // [D, T], d_gate [H, T]
+  Matrix<S> d_tau, d_norm_weight, d_norm_bias;  // a column for each sequence and head
+  std::vector<TTTHeadScratch<S, M>> heads;      // one for each thread
+  OnlineStepScratch<S, M> step_head;
+  Vector<S> x, q, k, v, z, n, gate;  // one token
+  Matrix<S> tail;                    // [D, K-1]
+  Vector<S> tau;                     // [b]
+};
+
+}  // namespace ttt
