@@ -26,8 +26,7 @@ std::uint32_t saturating_sum(std::uint32_t a, std::uint32_t b) {
 }  // namespace
 
 CountModel::Grams CountModel::merged(Grams grams) {
-  std::sort(grams.begin(), grams.end(),
-            [](const Gram& a, const Gram& b) { return a.key < b.key; });
+  std::sort(grams.begin(), grams.end(), [](const Gram& a, const Gram& b) { return a.key < b.key; });
   std::size_t kept = 0;
   for (const Gram& gram : grams) {
     if (kept > 0 && grams[kept - 1].key == gram.key) {
@@ -125,8 +124,9 @@ double CountModel::nats(Bytes context, unsigned char next) const {
 
 std::vector<double> CountModel::window_nats(Bytes window, int context_bytes,
                                             std::size_t skip) const {
-  require(0 <= context_bytes && context_bytes <= max_context_, "CountModel.window_nats: ",
-          context_bytes, " bytes of context, expected 0 to ", max_context_);
+  require(0 <= context_bytes && context_bytes <= max_context_,
+          "CountModel.window_nats: ", context_bytes, " bytes of context, expected 0 to ",
+          max_context_);
   std::vector<double> nats_per_byte;
   for (std::size_t t = skip; t < window.size(); ++t) {
     const std::size_t used = std::min(t, static_cast<std::size_t>(context_bytes));

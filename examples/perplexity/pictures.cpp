@@ -13,7 +13,7 @@ namespace ttt::examples {
 
 namespace {
 
-constexpr const char* position_title = "position in the window (bytes read before, plus one)";
+constexpr const char* position_title = "position in the window (bytes)";
 
 std::string at_context(std::int64_t context) {
   return "training context " + std::to_string(context);
@@ -30,14 +30,20 @@ void append(Series& series, double x, const MeanWithError& nats) {
   series.error.push_back(bits_from_nats(nats.standard_error()));
 }
 
+/// The first eight positions, where every model is close to guessing, are left out of long windows:
+/// they would press all that follows into a corner.
 void append(Series& series, const LossByPosition& losses) {
-  for (const auto& [positions, nats] : losses)
+  const bool long_window = !losses.empty() && losses.rbegin()->first.second >= 64;
+  for (const auto& [positions, nats] : losses) {
+    if (long_window && positions.first < 8) continue;
     append(series, middle(positions.first, positions.second), nats);
+  }
 }
 
 /// Averages the points within each of about 60 bins of equal width in log x.
 void append_averaged(Series& series, std::vector<std::pair<double, double>> points) {
-  std::erase_if(points, [](const auto& point) { return !(point.first > 0) || !std::isfinite(point.second); });
+  std::erase_if(
+      points, [](const auto& point) { return !(point.first > 0) || !std::isfinite(point.second); });
   if (points.empty()) return;
   std::sort(points.begin(), points.end());
   const double first = std::log(points.front().first);
@@ -70,24 +76,36 @@ Series Pictures::series(const std::string& layer) const {
 Chart Pictures::results_by_context(const std::vector<ResultRow>& rows) const {
   Chart chart{"Test loss by training context", "training context (bytes)", "bits per byte",
               Scale::log2};
+  std::vector<ReferenceLine> counting;
+  double worst = 0;
   for (const std::string& layer : distinct(rows, &ResultRow::layer)) {
     std::map<std::int64_t, MeanWithError> by_context;
     for (const ResultRow& row : rows)
-      if (row.layer == layer && row.train_context > 0 && !std::isnan(row.nats_per_byte))
+      if (row.layer == layer && !std::isnan(row.nats_per_byte))
         by_context[row.train_context].add(row.nats_per_byte, row.stderr_nats);
     Series curve = series(layer);
     for (const auto& [context, nats] : by_context)
       append(curve, static_cast<double>(context), nats);
+    if (is_count_layer(layer)) {  // its loss hardly depends on the length of the windows
+      if (!curve.y.empty()) counting.push_back({layer, curve.y.back()});
+      continue;
+    }
+    for (const double bits : curve.y) worst = std::max(worst, bits);
     keep(chart, std::move(curve));
   }
+  // Yardsticks far above all models would press these together; the best one is always shown.
+  std::sort(counting.begin(), counting.end(),
+            [](const ReferenceLine& a, const ReferenceLine& b) { return a.at < b.at; });
+  for (const ReferenceLine& line : counting)
+    if (chart.horizontal.empty() || line.at <= worst) chart.horizontal.push_back(line);
   return chart;
 }
 
 template <class Number>
 Chart Pictures::training(const std::vector<TrainingPoint>& rows, std::int64_t train_context,
                          Number TrainingPoint::*against, const std::string& x_title) const {
-  Chart chart{"Training loss, context " + std::to_string(train_context), x_title,
-              "bits per byte", Scale::log10};
+  Chart chart{"Training loss, context " + std::to_string(train_context), x_title, "bits per byte",
+              Scale::log10, Scale::log10};
   for (const std::string& layer : distinct(rows, &TrainingPoint::layer)) {
     std::vector<std::pair<double, double>> points;
     for (const TrainingPoint& row : rows)
@@ -112,14 +130,14 @@ Chart Pictures::positions(const std::vector<PositionRow>& rows, std::int64_t tra
   for (const std::string& layer : distinct(rows, &PositionRow::layer)) {
     LossByPosition losses;
     for (const PositionRow& row : rows)
-      if (row.layer == layer && row.train_context == train_context && !std::isnan(row.nats_per_byte))
+      if (row.layer == layer && row.train_context == train_context &&
+          !std::isnan(row.nats_per_byte))
         losses[{row.position_begin, row.position_end}].add(row.nats_per_byte, row.stderr_nats);
     Series curve = series(layer);
     append(curve, losses);
     keep(chart, std::move(curve));
   }
-  if (border)
-    chart.vertical.push_back({"training context", static_cast<double>(train_context)});
+  if (border) chart.vertical.push_back({"training context", static_cast<double>(train_context)});
   return chart;
 }
 
@@ -140,8 +158,9 @@ Chart Pictures::frozen(const std::vector<FrozenRow>& rows, const std::string& la
 
 Chart Pictures::inner_losses(const std::vector<InnerLossRow>& rows, const std::string& layer,
                              std::int64_t train_context, std::int64_t block) const {
-  Chart chart{layer + ", context " + std::to_string(train_context) + ", block " + std::to_string(block),
-              position_title, "inner loss", Scale::log2};
+  Chart chart{
+      layer + ", context " + std::to_string(train_context) + ", block " + std::to_string(block),
+      position_title, "inner loss", Scale::log2};
   const std::pair<const char*, double InnerLossRow::*> kinds[] = {
       {"under W₀", &InnerLossRow::initial},
       {"at mini-batch start", &InnerLossRow::mini_batch_start},
@@ -149,19 +168,52 @@ Chart Pictures::inner_losses(const std::vector<InnerLossRow>& rows, const std::s
       {"after own step", &InnerLossRow::after}};
   for (const auto& [name, member] : kinds) {
     LossByPosition losses;
-    for (const InnerLossRow& row : rows)
-      if (row.layer == layer && row.train_context == train_context && row.block == block &&
-          !std::isnan(row.*member))
+    for (const InnerLossRow& row : rows) {
+      if (row.layer != layer || row.train_context != train_context || row.block != block) continue;
+      if (!std::isnan(row.*member))
         losses[{row.position_begin, row.position_end}].add(row.*member, not_known);
+    }
     Series curve{name, {}, {}};
     for (const auto& [at, loss] : losses) {
       curve.x.push_back(middle(at.first, at.second));
       curve.y.push_back(loss.mean());
     }
-    if (!curve.x.empty()) curve.look = static_cast<int>(std::distance(&kinds[0], std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& kind) { return kind.second == member; })));
-    keep(chart, std::move(curve));
+    chart.series.push_back(std::move(curve));  // an empty one too: each kind keeps its look
   }
   return chart;
+}
+
+Chart Pictures::latency(const std::vector<LatencyRow>& rows, const std::string& title,
+                        const std::string& y_title, double LatencyRow::*member,
+                        double factor) const {
+  Chart chart{title, "context (bytes)", y_title, Scale::log2, Scale::log10};
+  const std::vector<std::int64_t> batches = distinct(rows, &LatencyRow::batch);
+  for (const std::string& layer : distinct(rows, &LatencyRow::layer)) {
+    for (const std::int64_t batch : batches) {
+      Series curve = series(layer);
+      if (batches.size() > 1) {
+        curve.name += ", batch " + std::to_string(batch);
+        curve.look = -1;
+      }
+      for (const LatencyRow& row : rows) {
+        if (row.layer != layer || row.batch != batch || std::isnan(row.*member)) continue;
+        curve.x.push_back(static_cast<double>(row.context));
+        curve.y.push_back(factor * row.*member);
+      }
+      keep(chart, std::move(curve));
+    }
+  }
+  return chart;
+}
+
+Chart Pictures::decode_latency(const std::vector<LatencyRow>& rows) const {
+  return latency(rows, "Generating one byte", "milliseconds per byte",
+                 &LatencyRow::decode_seconds_per_token, 1e3);
+}
+
+Chart Pictures::prefill_speed(const std::vector<LatencyRow>& rows) const {
+  return latency(rows, "Reading a context", "bytes per second",
+                 &LatencyRow::prefill_tokens_per_second, 1);
 }
 
 }  // namespace ttt::examples

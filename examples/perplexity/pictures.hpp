@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "perplexity/results.hpp"
@@ -17,11 +18,11 @@ class Pictures {
  public:
   explicit Pictures(std::vector<std::string> layers) : layers_(std::move(layers)) {}
 
-  /// Bits per byte on the test text against the training context; counting where it was measured.
+  /// Bits per byte on the test text against the training context; count models are yardsticks.
   Chart results_by_context(const std::vector<ResultRow>& rows) const;
 
   /// Training loss at one context against `TrainingPoint::tokens`, `seconds` or `flops`
-  /// (neighbouring points are averaged to at most about 60 a curve). Count models are yardsticks.
+  ///(neighbouring points are averaged to at most about 60 a curve).
   template <class Number>
   Chart training(const std::vector<TrainingPoint>& rows, std::int64_t train_context,
                  Number TrainingPoint::*against, const std::string& x_title) const;
@@ -45,6 +46,8 @@ class Pictures {
 
  private:
   Series series(const std::string& layer) const;
+  Chart latency(const std::vector<LatencyRow>& rows, const std::string& title,
+                const std::string& y_title, double LatencyRow::*member, double factor) const;
 
   std::vector<std::string> layers_;
 };

@@ -12,7 +12,7 @@ namespace ttt::examples {
 double ResultRow::bits_per_byte() const { return bits_from_nats(nats_per_byte); }
 double ResultRow::perplexity_per_byte() const { return std::exp(nats_per_byte); }
 
-bool is_count_row(const ResultRow& row) { return row.layer.rfind("count-", 0) == 0; }
+bool is_count_layer(const std::string& layer) { return layer.rfind("count-", 0) == 0; }
 
 void write_results(const std::filesystem::path& path, const std::vector<ResultRow>& rows) {
   CsvTable table({"layer", "backbone", "train_context", "seed", "learning_rate", "parameters",
@@ -20,9 +20,8 @@ void write_results(const std::filesystem::path& path, const std::vector<ResultRo
                   "stderr", "bits_per_byte", "perplexity_per_byte"});
   for (const ResultRow& row : rows)
     table.add(row.layer, row.backbone, row.train_context, row.seed, row.learning_rate,
-              row.parameters, row.train_tokens, row.train_seconds, row.train_flops,
-              row.state_bytes, row.nats_per_byte, row.stderr_nats, row.bits_per_byte(),
-              row.perplexity_per_byte());
+              row.parameters, row.train_tokens, row.train_seconds, row.train_flops, row.state_bytes,
+              row.nats_per_byte, row.stderr_nats, row.bits_per_byte(), row.perplexity_per_byte());
   table.write(path);
 }
 
@@ -74,18 +73,16 @@ void write_inner_losses(const std::filesystem::path& path, const std::vector<Inn
 void ResultPrinter::print(const ResultRow& row) {
   const double bits_error = bits_from_nats(row.stderr_nats);
   const std::string error = std::isnan(bits_error) ? "" : " ± " + fixed(bits_error, 4);
-  const std::array<std::string, 8> header = {"context", "parameters",  "trained on",
-                                             "time",    "nats/byte",   "bits/byte",
-                                             "perplexity", "state"};
-  const std::array<std::string, 8> cells = {
-      std::to_string(row.train_context),
-      compact(static_cast<double>(row.parameters)),
-      byte_size(static_cast<double>(row.train_tokens)),
-      duration(row.train_seconds),
-      fixed(row.nats_per_byte, 4),
-      fixed(row.bits_per_byte(), 4) + error,
-      fixed(row.perplexity_per_byte(), 3),
-      byte_size(static_cast<double>(row.state_bytes))};
+  const std::array<std::string, 8> header = {"context",   "parameters", "trained on", "time",
+                                             "nats/byte", "bits/byte",  "perplexity", "state"};
+  const std::array<std::string, 8> cells = {std::to_string(row.train_context),
+                                            compact(static_cast<double>(row.parameters)),
+                                            byte_size(static_cast<double>(row.train_tokens)),
+                                            duration(row.train_seconds),
+                                            fixed(row.nats_per_byte, 4),
+                                            fixed(row.bits_per_byte(), 4) + error,
+                                            fixed(row.perplexity_per_byte(), 3),
+                                            byte_size(static_cast<double>(row.state_bytes))};
   const std::array<std::size_t, 8> widths = {8, 11, 11, 13, 10, 16, 11, 9};
   auto print_line = [&](const std::string& name, const std::array<std::string, 8>& line) {
     *out_ << pad_right(name, 18);

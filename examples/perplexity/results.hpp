@@ -32,8 +32,8 @@ struct ResultRow {
   double perplexity_per_byte() const;
 };
 
-/// True for the rows `count-1`, `count-2`, ...
-bool is_count_row(const ResultRow& row);
+/// True for the count models `count-1`, `count-2`, ...
+bool is_count_layer(const std::string& layer);
 
 /// by_position.csv: bytes at positions [position_begin, position_end) of a window, `count` of them.
 struct PositionRow {

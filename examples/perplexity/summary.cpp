@@ -66,7 +66,7 @@ const ResultRow* best_of(const std::vector<ResultRow>& rows, bool counting,
                          const std::string& other_than = "") {
   const ResultRow* best = nullptr;
   for (const ResultRow& row : rows) {
-    if (is_count_row(row) != counting || std::isnan(row.nats_per_byte)) continue;
+    if (is_count_layer(row.layer) != counting || std::isnan(row.nats_per_byte)) continue;
     if (row.layer == other_than) continue;
     if (best == nullptr || row.nats_per_byte < best->nats_per_byte) best = &row;
   }
@@ -81,9 +81,9 @@ std::string against_counting(const ResultRow& best, const ResultRow& count) {
   const double gain = count.bits_per_byte() - best.bits_per_byte();
   const std::string text = " Counting (" + count.layer + ") reaches " +
                            fixed(count.bits_per_byte(), 3) + " bits per byte, ";
-  if (gain > 0) return text + "which the best model betters by " + fixed(gain, 3) + ".";
-  return text + "which no trained model betters (the best one lacks " + fixed(-gain, 3) +
-         "): it has seen too little text, or is too small, to say much about architectures.";
+  if (gain > 0) return text + "which the best model beats by " + fixed(gain, 3) + ".";
+  return text + "which no trained model beats (the best one is " + fixed(-gain, 3) +
+         " behind): it has seen too little text, or is too small, to say much about architectures.";
 }
 
 }  // namespace

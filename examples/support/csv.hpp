@@ -31,8 +31,7 @@ inline std::string csv_cell(std::string_view text) {
 }
 
 template <class Number>
-  requires std::integral<Number> || std::floating_point<Number>
-std::string csv_cell(Number value) {
+requires std::integral<Number> || std::floating_point<Number> std::string csv_cell(Number value) {
   if constexpr (std::floating_point<Number>) {
     if (std::isnan(value)) return "";
   }

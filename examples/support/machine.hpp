@@ -86,10 +86,14 @@ inline std::string command_line(int argc, const char* const* argv) {
 }
 
 inline Machine this_machine(int threads, int argc, const char* const* argv) {
-  return {cpu_name(),      std::thread::hardware_concurrency(),
-          compiler_version(), compile_flags(),
-          eigen_version(), Eigen::SimdInstructionSetsInUse(),
-          threads,         command_line(argc, argv)};
+  return {cpu_name(),
+          std::thread::hardware_concurrency(),
+          compiler_version(),
+          compile_flags(),
+          eigen_version(),
+          Eigen::SimdInstructionSetsInUse(),
+          threads,
+          command_line(argc, argv)};
 }
 
 /// Name and value of each fact, for a table or the console.

@@ -21,11 +21,11 @@ namespace ttt::examples {
 class Progress {
  public:
   struct Options {
-    std::string label;           // what runs: "ttt-linear, context 1024"
-    std::int64_t steps = 0;      // in all
+    std::string label;            // what runs: "ttt-linear, context 1024"
+    std::int64_t steps = 0;       // in all
     std::int64_t first_step = 0;  // done before, by a run that is now resumed
     bool terminal = false;
-    std::size_t columns = 80;           // of the terminal; a longer line would not be rewritten
+    std::size_t columns = 80;            // of the terminal; a longer line would not be rewritten
     std::function<double()> clock = {};  // seconds; a steady clock unless given
   };
 
@@ -65,8 +65,8 @@ class Progress {
     const auto done = static_cast<double>(step - options_.first_step);
     const auto left = static_cast<double>(options_.steps - step);
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    std::string text = options_.label + "  " + std::to_string(step) + "/" +
-                       std::to_string(options_.steps);
+    std::string text =
+        options_.label + "  " + std::to_string(step) + "/" + std::to_string(options_.steps);
     if (!std::isnan(loss)) text += "  " + fixed(bits_from_nats(loss), 3) + " bits/byte";
     text += "  " + compact(seconds > 0 ? static_cast<double>(tokens) / seconds : nan) + " tokens/s";
     text += "  " + duration(seconds);
@@ -95,9 +95,11 @@ class Progress {
 /// Options for a progress line on standard error.
 inline Progress::Options progress_on_stderr(std::string label, std::int64_t steps,
                                             std::int64_t first_step = 0) {
-  Progress::Options options{std::move(label), steps, first_step, isatty(STDERR_FILENO) == 1, 80, {}};
+  Progress::Options options{std::move(label),           steps, first_step,
+                            isatty(STDERR_FILENO) == 1, 80,    {}};
   winsize size{};
-  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) options.columns = size.ws_col;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    options.columns = size.ws_col;
   return options;
 }
 

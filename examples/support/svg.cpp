@@ -28,11 +28,13 @@ std::string number(double value) { return fixed(value, 1); }
 
 /// A marker of series `i` around (x, y), about 7 units wide.
 std::string marker(std::size_t i, double x, double y) {
-  static constexpr const char* shapes[] = {
-      "m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0z", "m-3 -3h6v6h-6z",
-      "m0 -3.8l3.6 6.4h-7.2z",                             "m0 -4.2l4.2 4.2l-4.2 4.2l-4.2 -4.2z",
-      "m-3 -3l6 6m0 -6l-6 6",                              "m-3.8 0h7.6m-3.8 -3.8v7.6",
-      "m0 3.8l3.6 -6.4h-7.2z"};
+  static constexpr const char* shapes[] = {"m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0z",
+                                           "m-3 -3h6v6h-6z",
+                                           "m0 -3.8l3.6 6.4h-7.2z",
+                                           "m0 -4.2l4.2 4.2l-4.2 4.2l-4.2 -4.2z",
+                                           "m-3 -3l6 6m0 -6l-6 6",
+                                           "m-3.8 0h7.6m-3.8 -3.8v7.6",
+                                           "m0 3.8l3.6 -6.4h-7.2z"};
   const char* colour = cycled(colours, i);
   return "<path d=\"M" + number(x) + " " + number(y) + cycled(shapes, i) + "\" fill=\"" + colour +
          "\" stroke=\"" + colour + "\" stroke-width=\"1.5\"/>\n";
@@ -59,9 +61,7 @@ struct Axis {
     return std::isfinite(value) && (scale == Scale::linear || value > 0);
   }
   double warped(double value) const { return scale == Scale::linear ? value : std::log2(value); }
-  double unwarped(double value) const {
-    return scale == Scale::linear ? value : std::exp2(value);
-  }
+  double unwarped(double value) const { return scale == Scale::linear ? value : std::exp2(value); }
   double at(double value) const {
     const double share = (warped(value) - warped(low)) / (warped(high) - warped(low));
     return from + share * (to - from);
@@ -121,7 +121,8 @@ std::vector<Tick> power_ticks(double low, double high, double base, int wanted) 
   std::vector<Tick> ticks;
   for (const double exponent : multiples(first, last, step)) {
     const double value = std::pow(base, exponent);
-    ticks.push_back({value, base == 2 && value >= 1 && value < 1e6 ? fixed(value, 0) : compact(value)});
+    ticks.push_back(
+        {value, base == 2 && value >= 1 && value < 1e6 ? fixed(value, 0) : compact(value)});
   }
   return ticks;
 }
@@ -147,7 +148,9 @@ class Drawing {
   }
 
   std::string text() {
-    if (!chart_.title.empty()) body_ += label(6, 18, "start", chart_.title, "class=\"title\" font-size=\"14\" font-weight=\"bold\"");
+    if (!chart_.title.empty())
+      body_ += label(6, 18, "start", chart_.title,
+                     "class=\"title\" font-size=\"14\" font-weight=\"bold\"");
     draw_axes();
     draw_reference_lines();
     for (std::size_t i = 0; i < chart_.series.size(); ++i) draw_band(i);

@@ -15,7 +15,8 @@ enum class Scale { linear, log10, log2 };
 struct Series {
   std::string name;
   std::vector<double> x, y;
-  std::vector<double> error = {};  // standard error of y, drawn as a band of y +- error; may be empty
+  std::vector<double> error =
+      {};         // standard error of y, drawn as a band of y +- error; may be empty
   int look = -1;  // number of colour, dash and marker; -1: its place in the chart
 };
 

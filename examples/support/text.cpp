@@ -85,9 +85,9 @@ void require_window(const char* name, const std::vector<Document>& documents,
   for (const Document& document : documents) longest = std::max(longest, document.bytes.size());
   require(!documents.empty(), "no text is left for ", name,
           ": give more text, or name texts for each part");
-  require(static_cast<std::int64_t>(longest) > longest_context, "the longest ", name,
-          " text has ", longest, " bytes, but a context of ", longest_context, " needs ",
-          longest_context + 1, ": give a longer text or a shorter context");
+  require(static_cast<std::int64_t>(longest) > longest_context, "the longest ", name, " text has ",
+          longest, " bytes, but a context of ", longest_context, " needs ", longest_context + 1,
+          ": give a longer text or a shorter context");
 }
 
 }  // namespace

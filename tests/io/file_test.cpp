@@ -6,8 +6,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <vector>
-
 #include "support/temporary_folder.hpp"
 
 namespace ttt {
@@ -16,7 +14,6 @@ namespace {
 using testing::message_of;
 using testing::read_bytes;
 using testing::TemporaryFolder;
-using ::testing::Test;
 using testing::write_bytes;
 
 /// While it lives, files cannot grow beyond `bytes`.
@@ -38,7 +35,7 @@ class FileSizeLimit {
   void (*old_handler_)(int);
 };
 
-TEST(AtomicFile, replaces_a_file_and_leaves_nothing_beside_it) {
+TEST(AtomicFileTest, ReplacesAFileAndLeavesNothingBesideIt) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "first");
   write_text_file(folder / "text", "second, longer");
@@ -46,7 +43,7 @@ TEST(AtomicFile, replaces_a_file_and_leaves_nothing_beside_it) {
   EXPECT_EQ(folder.size(), 1u);
 }
 
-TEST(AtomicFile, shows_the_old_file_until_it_is_committed) {
+TEST(AtomicFileTest, ShowsTheOldFileUntilItIsCommitted) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "old");
   AtomicFile file(folder / "text");
@@ -58,7 +55,7 @@ TEST(AtomicFile, shows_the_old_file_until_it_is_committed) {
   EXPECT_EQ(folder.size(), 1u);
 }
 
-TEST(AtomicFile, without_commit_changes_nothing) {
+TEST(AtomicFileTest, WithoutCommitChangesNothing) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "old");
   { AtomicFile(folder / "text").write("new"); }
@@ -66,7 +63,7 @@ TEST(AtomicFile, without_commit_changes_nothing) {
   EXPECT_EQ(folder.size(), 1u);
 }
 
-TEST(AtomicFile, keeps_the_old_file_when_the_disk_is_full) {
+TEST(AtomicFileTest, KeepsTheOldFileWhenTheDiskIsFull) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "old");
   std::string message;
@@ -79,7 +76,7 @@ TEST(AtomicFile, keeps_the_old_file_when_the_disk_is_full) {
   EXPECT_EQ(folder.size(), 1u);
 }
 
-TEST(AtomicFile, says_why_it_cannot_write) {
+TEST(AtomicFileTest, SaysWhyItCannotWrite) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "old");
   const auto attempt = [](const std::filesystem::path& path) {
@@ -96,7 +93,7 @@ TEST(AtomicFile, says_why_it_cannot_write) {
   EXPECT_EQ(folder.size(), 1u);
 }
 
-TEST(InputFile, reads_at_any_offset_and_says_why_it_cannot) {
+TEST(InputFileTest, ReadsAtAnyOffsetAndSaysWhyItCannot) {
   const TemporaryFolder folder;
   write_bytes(folder / "text", "0123456789");
   const InputFile file(folder / "text");
@@ -112,7 +109,7 @@ TEST(InputFile, reads_at_any_offset_and_says_why_it_cannot) {
             "cannot read " + (folder / ".").string() + ": not a regular file");
 }
 
-TEST(InputFile, keeps_reading_the_file_it_opened_when_another_takes_its_name) {
+TEST(InputFileTest, KeepsReadingTheFileItOpenedWhenAnotherTakesItsName) {
   const TemporaryFolder folder;
   write_text_file(folder / "text", "old");
   const InputFile file(folder / "text");

@@ -45,6 +45,7 @@ inline std::string read_bytes(const std::filesystem::path& path) {
 }
 
 inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::filesystem::remove(path);  // a new file is quick, one cut to zero is flushed to the disk
   std::ofstream(path, std::ios::binary) << bytes;
 }
 

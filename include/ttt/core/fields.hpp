@@ -63,13 +63,14 @@ consteval bool takes_members(std::index_sequence<I...>) {
   return requires { T{((void)I, AnyMember{})...}; };
 }
 
-/// Members of an aggregate: the largest number of initializers that it takes.
-template <class T, std::size_t N = 0>
+/// Members of an aggregate: the largest number of initializers that it takes. (Fewer may not do:
+/// a member without a default constructor must have one.)
+template <class T, std::size_t N = 32>
 consteval std::size_t member_count() {
-  if constexpr (takes_members<T>(std::make_index_sequence<N + 1>{})) {
-    return member_count<T, N + 1>();
-  } else {
+  if constexpr (N == 0 || takes_members<T>(std::make_index_sequence<N>{})) {
     return N;
+  } else {
+    return member_count<T, N - 1>();
   }
 }
 
@@ -140,8 +141,9 @@ void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&...
         first);
   } else {
     static_assert(HasFields<T>, "a member is neither a tensor nor a struct with fields()");
-    static_assert(member_count<T>() == std::tuple_size_v<decltype(T::fields(first))>,
-                  "fields() must list every member of the struct, in any order");
+    if constexpr (std::is_aggregate_v<T>)  // a layer among a model's members is a class
+      static_assert(member_count<T>() == std::tuple_size_v<decltype(T::fields(first))>,
+                    "fields() must list every member of the struct, in any order");
     const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
       const auto member = std::get<I>(T::fields(first));
       visit(fn, join_name(name, member.name), member.groups, member.member,

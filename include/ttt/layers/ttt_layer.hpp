@@ -44,6 +44,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   const Config& config() const { return config_; }
   const Parameters& parameters() const { return parameters_; }
   Parameters& parameters() { return parameters_; }
+  static auto fields(auto& self) { return std::tuple(field("", self.parameters_)); }
 
   /// A new stream: the inner weights are W_0.
   State initial_state() const {

@@ -1,0 +1,102 @@
+/// @file
+/// Speed of whole layers: forward, backward, step, and the inner loop alone, in float.
+///
+///   layers_bench [--quick | --full] [options of Google Benchmark]
+///
+/// Around one usual case (width 768, 12 heads, mini-batch 16, T 2048) each size is varied on its
+/// own; --quick runs that case alone, --full every combination. Threads: 1 and OMP_NUM_THREADS.
+/// bench/run.sh builds and runs it and makes a table of its output.
+#include "support/program.hpp"
+#include "support/ttt_flops.hpp"
+#include "ttt/layers/ttt_linear.hpp"
+#include "ttt/layers/ttt_mlp.hpp"
+
+namespace ttt::bench {
+namespace {
+
+struct Sizes {
+  Index width = 768, heads = 12, mini_batch = 16, tokens = 2048;
+};
+
+enum class Extent { quick, usual, full };
+
+std::vector<Sizes> sizes(Extent extent) {
+  if (extent == Extent::quick) return {{}};
+  if (extent == Extent::usual)
+    return {{},
+            {.tokens = 512},
+            {.tokens = 8192},
+            {.mini_batch = 8},
+            {.mini_batch = 32},
+            {.width = 256, .heads = 4},
+            {.width = 1024, .heads = 16}};
+  std::vector<Sizes> all;
+  for (const Index heads : {4, 12, 16})
+    for (const Index mini_batch : {8, 16, 32})
+      for (const Index tokens : {512, 2048, 8192})
+        all.push_back({64 * heads, heads, mini_batch, tokens});
+  return all;
+}
+
+/// The inner loops of all heads on keys, queries, targets and rates that lie ready.
+template <InnerModel M>
+void measure_inner(benchmark::State& run, const TTTConfig& config, Index tokens) {
+  const TTTLayer<float, M> layer(config);
+  auto state = layer.initial_state();
+  auto workspace = layer.workspace(tokens);
+  TTTActivations<float>& a = workspace.activations;
+  Random random(1);
+  for (Matrix<float>* part : {&a.q, &a.k, &a.v}) random.fill_normal(*part, 0.5);
+  a.rate.setConstant(static_cast<float>(config.base_learning_rate / (2.0 * config.head_width())));
+  const Vector<float> tau = InnerRate<float>::token_factors(Vector<float>::Zero(config.mini_batch));
+  std::vector<TTTPiece> pieces;
+  append_pieces(0, 0, tokens, 0, config.mini_batch, pieces);
+  const std::vector<Index> first_piece{0, std::ssize(pieces)};
+  TTTState<float, M>* const states[] = {&state};
+  for (auto _ : run) {
+    TTTHeads<float, M>(config, layer.parameters())
+        .forward(a, pieces, first_piece, tau, states, workspace, nullptr);
+    benchmark::ClobberMemory();
+  }
+  report(run, a.z, tokens, inner_flops_per_token(config, M{}).forward, state_bytes(state));
+}
+
+template <InnerModel M>
+void register_ttt(const std::string& name, TTTConfig config, const Sizes& sizes) {
+  config.width = sizes.width;
+  config.heads = sizes.heads;
+  config.mini_batch = sizes.mini_batch;
+  for (const int threads : thread_counts()) {
+    const Case c{name, sizes.width, sizes.heads, sizes.mini_batch, sizes.tokens, threads};
+    register_layer<TTTLayer<float, M>>(c, config, flops_per_token(config, M{}));
+    if (!config.share_qk)  // the inner loop does not know the backbone
+      register_case(c, "inner-forward",
+                    [=](benchmark::State& run) { measure_inner<M>(run, config, sizes.tokens); });
+  }
+}
+
+/// `-t` is the Transformer backbone; without it the Mamba backbone of the paper's main results.
+void register_all(Extent extent) {
+  TTTConfig linear, mlp;
+  mlp.base_learning_rate = 0.1;
+  for (const Sizes& s : sizes(extent)) {
+    register_ttt<LinearModel>("ttt-linear-t", linear, s);
+    register_ttt<MLPModel>("ttt-mlp-t", mlp, s);
+  }
+  for (TTTConfig* config : {&linear, &mlp}) config->share_qk = config->gate = true;
+  for (const Sizes& s : sizes(extent == Extent::full ? Extent::full : Extent::quick)) {
+    register_ttt<LinearModel>("ttt-linear", linear, s);
+    register_ttt<MLPModel>("ttt-mlp", mlp, s);
+  }
+}
+
+}  // namespace
+}  // namespace ttt::bench
+
+int main(int argc, char** argv) {
+  using namespace ttt::bench;
+  Program program(argc, argv);
+  const bool quick = program.take_option("--quick"), full = program.take_option("--full");
+  const Extent extent = full ? Extent::full : quick ? Extent::quick : Extent::usual;
+  return program.run([&] { register_all(extent); });
+}
