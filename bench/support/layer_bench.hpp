@@ -34,16 +34,15 @@ inline std::string benchmark_name(const Case& c, const std::string& operation) {
                 "/mini_batch:", c.mini_batch, "/T:", c.tokens, "/threads:", c.threads);
 }
 
-/// The one way to register: real time, milliseconds; `body(run)` is the benchmark.
+/// The one way to register; `body(run)` is the benchmark.
 template <class Body>
 void register_case(const Case& c, const std::string& operation, Body body) {
-  benchmark::RegisterBenchmark(benchmark_name(c, operation).c_str(),
-                               [c, body](benchmark::State& run) {
-                                 set_threads(c.threads);
-                                 body(run);
-                               })
-      ->UseRealTime()
-      ->Unit(benchmark::kMillisecond);
+  const auto run_case = [c, body](benchmark::State& run) {
+    set_threads(c.threads);
+    body(run);
+  };
+  auto* registered = benchmark::RegisterBenchmark(benchmark_name(c, operation).c_str(), run_case);
+  set_clock(registered->Unit(benchmark::kMillisecond), c.threads);
 }
 
 /// Bytes of the tensors of a state: what a stream keeps from token to token.

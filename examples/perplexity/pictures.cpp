@@ -40,7 +40,7 @@ void append(Series& series, const LossByPosition& losses) {
   }
 }
 
-/// Averages the points within each of about 60 bins of equal width in log x.
+/// Averages the points within each of 60 bins of equal width in log x.
 void append_averaged(Series& series, std::vector<std::pair<double, double>> points) {
   std::erase_if(
       points, [](const auto& point) { return !(point.first > 0) || !std::isfinite(point.second); });
@@ -48,11 +48,11 @@ void append_averaged(Series& series, std::vector<std::pair<double, double>> poin
   std::sort(points.begin(), points.end());
   const double first = std::log(points.front().first);
   const double width = std::max(1e-9, (std::log(points.back().first) - first) / 60);
+  auto bin_of = [&](double x) { return std::min(59.0, std::floor((std::log(x) - first) / width)); };
   for (std::size_t begin = 0, end = 0; begin < points.size(); begin = end) {
-    const double bin = std::floor((std::log(points[begin].first) - first) / width);
+    const double bin = bin_of(points[begin].first);
     double x = 0, y = 0;
-    for (; end < points.size(); ++end) {
-      if (std::floor((std::log(points[end].first) - first) / width) > bin) break;
+    for (; end < points.size() && bin_of(points[end].first) == bin; ++end) {
       x += points[end].first;
       y += points[end].second;
     }

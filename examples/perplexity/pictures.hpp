@@ -22,7 +22,7 @@ class Pictures {
   Chart results_by_context(const std::vector<ResultRow>& rows) const;
 
   /// Training loss at one context against `TrainingPoint::tokens`, `seconds` or `flops`
-  ///(neighbouring points are averaged to at most about 60 a curve).
+  /// (neighbouring points are averaged to at most 60 a curve).
   template <class Number>
   Chart training(const std::vector<TrainingPoint>& rows, std::int64_t train_context,
                  Number TrainingPoint::*against, const std::string& x_title) const;

@@ -127,6 +127,16 @@ std::vector<Tick> power_ticks(double low, double high, double base, int wanted) 
   return ticks;
 }
 
+/// The `factors` of each power of ten.
+std::vector<Tick> decade_ticks(double low, double high, const std::vector<double>& factors) {
+  std::vector<Tick> ticks;
+  for (double power = std::pow(10, std::floor(std::log10(low))); power <= high; power *= 10)
+    for (const double factor : factors)
+      if (const double value = factor * power; value >= low && value <= high)
+        ticks.push_back({value, compact(value)});
+  return ticks;
+}
+
 /// One chart on its way to text.
 class Drawing {
  public:
@@ -330,20 +340,14 @@ class Drawing {
 }  // namespace
 
 std::vector<Tick> axis_ticks(double low, double high, Scale scale, int wanted) {
-  if (!(low < high)) return {};
-  if (scale == Scale::linear) return linear_ticks(low, high, wanted);
-  if (!(low > 0)) return {};
-  // Within a small range whole powers are too few.
-  if (high / low < (scale == Scale::log2 ? 4 : 8)) return linear_ticks(low, high, wanted);
-  if (scale == Scale::log2) return power_ticks(low, high, 2, wanted);
-  std::vector<Tick> ticks = power_ticks(low, high, 10, wanted);
-  if (ticks.size() > 2) return ticks;
-  ticks.clear();
-  for (double power = std::pow(10, std::floor(std::log10(low))); power <= high; power *= 10)
-    for (const double factor : {1.0, 2.0, 5.0})
-      if (const double value = factor * power; value >= low && value <= high)
-        ticks.push_back({value, compact(value)});
-  return ticks;
+  if (!(low < high) || (scale != Scale::linear && !(low > 0))) return {};
+  const double ratio = high / low;
+  if (scale == Scale::linear || ratio < 2.5) return linear_ticks(low, high, wanted);
+  if (scale == Scale::log2)
+    return ratio < 4 ? linear_ticks(low, high, wanted) : power_ticks(low, high, 2, wanted);
+  if (ratio < 8) return decade_ticks(low, high, {1, 1.5, 2, 2.5, 3, 4, 5, 6, 8});
+  const std::vector<Tick> ticks = power_ticks(low, high, 10, wanted);
+  return ticks.size() > 2 ? ticks : decade_ticks(low, high, {1, 2, 5});
 }
 
 std::string svg(const Chart& chart) { return Drawing(chart).text(); }

@@ -65,12 +65,20 @@ TEST(CountModel, EqualsTheFormulaByHand) {
   EXPECT_NEAR(std::exp(-model.nats(as_bytes("z"), 'z')), (1 + 1) / 4.0 / 256, 1e-14);
 }
 
-TEST(CountModel, LongerContextsPredictBetter) {
-  const std::string train = random_text(3, 5000), test = random_text(4, 500);
-  const CountModel model({std::string_view(train)}, 4);
-  for (int context = 1; context <= 4; ++context)
-    EXPECT_LT(mean_bits(model, test, context), mean_bits(model, test, context - 1)) << context;
-  EXPECT_LT(mean_bits(model, test, 4), 1.2);
+/// Each byte repeats the one four places before it nine times out of ten: three bytes of context
+/// say nothing, four say nearly everything.
+TEST(CountModel, UsesAllOfItsContextAndNoMore) {
+  std::mt19937 engine(3);
+  std::string text = "abcd";
+  while (text.size() < 30000)
+    text += engine() % 10 > 0 ? text[text.size() - 4] : "abcd"[engine() % 4];
+  const std::string train = text.substr(0, 20000), test = text.substr(20000);
+  const CountModel model({std::string_view(train)}, 5);
+  const double entropy = -(0.925 * std::log2(0.925) + 0.075 * std::log2(0.025));
+  EXPECT_NEAR(mean_bits(model, test, 0), 2, 0.02);
+  EXPECT_NEAR(mean_bits(model, test, 3), 2, 0.05);
+  EXPECT_NEAR(mean_bits(model, test, 4), entropy, 0.05);
+  EXPECT_NEAR(mean_bits(model, test, 5), entropy, 0.08);
 }
 
 TEST(CountModel, AModelOfFewerBytesIsPartOfALargerOne) {

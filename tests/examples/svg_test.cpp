@@ -35,6 +35,7 @@ TEST(Ticks, StandAtRoundNumbers) {
   EXPECT_EQ(labels(0, 3e6, Scale::linear, 3), (Labels{"0", "1M", "2M", "3M"}));
   EXPECT_EQ(labels(900, 2e6, Scale::log10), (Labels{"1k", "10k", "100k", "1M"}));
   EXPECT_EQ(labels(9, 200, Scale::log10), (Labels{"10", "20", "50", "100", "200"}));
+  EXPECT_EQ(labels(2.2, 8.1, Scale::log10), (Labels{"2.5", "3", "4", "5", "6", "8"}));
   EXPECT_EQ(labels(1, 4096, Scale::log2, 4), (Labels{"1", "8", "64", "512", "4096"}));
   EXPECT_TRUE(labels(1, 1, Scale::linear).empty());
   EXPECT_TRUE(labels(-1, 1, Scale::log10).empty());
@@ -49,8 +50,8 @@ TEST(Ticks, AreFewAndWithinTheRange) {
         EXPECT_GE(ticks.size(), 2u) << low << " to " << high;
         EXPECT_LE(ticks.size(), 8u) << low << " to " << high;
         for (const Tick& tick : ticks) {
-          EXPECT_GE(tick.at, low * (1 - 1e-6));
-          EXPECT_LE(tick.at, high * (1 + 1e-6));
+          EXPECT_GE(tick.at, low - 1e-6 * (high - low));
+          EXPECT_LE(tick.at, high + 1e-6 * (high - low));
         }
       }
     }
