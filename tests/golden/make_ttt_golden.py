@@ -13,8 +13,8 @@ Per sequence and head, a learner f(x; W) = LN(f_res(x; W)) is trained on the tok
 Everything is written for clarity, one token after the other. Inner gradients come from automatic
 differentiation with create_graph=True, so the outer gradients hold all second-order terms.
 
-    make_ttt_golden.py                write the files next to this script
-    make_ttt_golden.py --check DIR    recompute every known file of DIR and print the worst errors
+    make_ttt_golden.py                write the files next to this script, and into nn/ and train/
+    make_ttt_golden.py --check DIR    recompute every known file below DIR, print the worst errors
 """
 
 import argparse
@@ -721,11 +721,11 @@ def files():
         "online_ttt_linear_deltanet": attention_file(
             13, "deltanet", {"inner_loss": half_squared_error}
         ),
-        "ttt_training_linear_M_preconv": training_file(14, 13, pre_conv=True, **MAMBA),
-        "ttt_training_mlp_T": training_file(
+        "train/ttt_training_linear_M_preconv": training_file(14, 13, pre_conv=True, **MAMBA),
+        "train/ttt_training_mlp_T": training_file(
             15, 13, inner_warmup, ttt_layer_type="mlp", ttt_base_lr=0.1
         ),
-        "activations": activations_file(),
+        "nn/activations": activations_file(),
     }
 
 
@@ -754,6 +754,7 @@ def write(directory):
         text["expected_tolerance"] = TOLERANCE
         results = EVALUATORS[kind](text, inputs)
         path = directory / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
         save(path, inputs | results, text | {"format": "pt"})
         print(f"{path.name}: {path.stat().st_size} bytes")
 
@@ -775,9 +776,9 @@ RESULTS = ("output", "grad.", "mid.", "logits", "loss", "cache.", "final.")
 def check_file(path):
     """Worst error (error, tensor) and number of tensors compared, or None for an unknown kind."""
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if metadata["kind"] not in EVALUATORS:
+    if metadata.get("kind") not in EVALUATORS:
         return None
     results = EVALUATORS[metadata["kind"]](metadata, tensors)
     stored_only = [n for n in tensors if n.startswith(RESULTS) and n not in results]
@@ -790,7 +791,7 @@ def check_file(path):
 
 def check(directory, tolerance):
     worst, total = (0.0, "nothing"), 0
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in sorted(directory.rglob("*.safetensors")):
         outcome = check_file(path)
         if outcome is None:
             print(f"{'skipped':>9}  {path.name}")

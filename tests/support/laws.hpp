@@ -165,26 +165,25 @@ TYPED_TEST_P(LayerLaws, FutureTokensLeaveEarlierOutputsBitEqual) {
   each_layer<TypeParam, float, double>([](const auto& layer, Index period) {
     using L = std::remove_cvref_t<decltype(layer)>;
     using S = typename L::Scalar;
+    Random random(7);
     for (const Trial& trial : trials(period)) {
       const Stream<L> stream = stream_of(layer, trial, 6);
       const Matrix<S> y = infer(layer, stream).y;
-      Random random(7);
       for (Index cut = 0; cut < trial.tokens; ++cut) {
         SCOPED_TRACE(concat("start ", trial.lead, ", cut at ", cut));
-        const auto with_future = [&](const auto& future) {
+        const auto with_future = [&](const Matrix<S>& future) {
           Stream<L> other = stream;
-          other.x.rightCols(trial.tokens - cut) = future;
+          other.x.rightCols(future.cols()) = future;
           return infer(layer, other).y;
         };
-        const auto noise = random_matrix<S>(layer.width(), trial.tokens - cut, random);
-        const Matrix<S> noisy = with_future(noise);
+        auto future = random_matrix<S>(layer.width(), trial.tokens - cut, random);
+        const Matrix<S> noisy = with_future(future);
         EXPECT_TRUE(same_bits(noisy.leftCols(cut), y.leftCols(cut)));
-        EXPECT_FALSE(noisy.col(cut) == y.col(cut)) << "the law would be empty";
-        for (const S poison : {std::numeric_limits<S>::quiet_NaN(),
-                               std::numeric_limits<S>::infinity()}) {
-          const Matrix<S> poisoned = with_future(Matrix<S>::Constant(
-              layer.width(), trial.tokens - cut, poison));
-          EXPECT_TRUE(same_bits(poisoned.leftCols(cut), y.leftCols(cut))) << poison;
+        EXPECT_FALSE(noisy.col(cut) == y.col(cut)) << "noise changed nothing at all";
+        for (const S poison :
+             {std::numeric_limits<S>::quiet_NaN(), std::numeric_limits<S>::infinity()}) {
+          future.setConstant(poison);
+          EXPECT_TRUE(same_bits(with_future(future).leftCols(cut), y.leftCols(cut))) << poison;
         }
       }
     }
@@ -255,7 +254,8 @@ TYPED_TEST_P(LayerLaws, LengthsAroundAPeriodWorkWithAndWithoutCacheInUsedMemory)
     using L = std::remove_cvref_t<decltype(layer)>;
     auto workspace = layer.workspace(1);
     std::vector<typename L::Cache> caches;
-    for (const Index tokens : {2 * period + 1, Index{0}, Index{1}, period - 1, period, period + 1}) {
+    for (const Index tokens :
+         {2 * period + 1, Index{0}, Index{1}, period - 1, period, period + 1}) {
       SCOPED_TRACE(concat(tokens, " tokens"));
       const Stream<L> stream = stream_of(layer, {0, tokens, 1.0}, 11);
       const Outcome<L> fresh = run(layer, stream);
@@ -294,8 +294,8 @@ TYPED_TEST_P(LayerLaws, BatchEqualsSeparateStreams) {
     using L = std::remove_cvref_t<decltype(layer)>;
     using S = typename L::Scalar;
     std::vector<Stream<L>> streams;
-    for (const Trial& trial : std::vector<Trial>{{2, period + 3, 0.5}, {0, 0, 0.5},
-                                                 {1, 1, 0.5}, {period, 2 * period, 0.5}})
+    for (const Trial& trial : std::vector<Trial>{
+             {2, period + 3, 0.5}, {0, 0, 0.5}, {1, 1, 0.5}, {period, 2 * period, 0.5}})
       streams.push_back(stream_of(layer, trial, 13 + streams.size()));
     const BatchOutcome<L> batch = run_batch(layer, streams);
     expect_close(batch, run_separately(layer, streams), tolerance::stream<S>);
@@ -373,48 +373,56 @@ TYPED_TEST_P(LayerLaws, SavedAndLoadedStateContinuesBitEqual) {
   });
 }
 
-TYPED_TEST_P(LayerLaws, WrongShapesAreRefusedInWords) {
-  const auto one = TypeParam::small().front();
-  const auto layer = make_layer<TypeParam, double>(one.config);
-  using L = std::remove_const_t<decltype(layer)>;
-  const Index width = layer.width(), T = 5;
-  const auto of = [](Index rows, Index cols) { return Matrix<double>::Ones(rows, cols).eval(); };
+TYPED_TEST_P(LayerLaws, ForwardRefusesWrongShapesInWords) {
+  const auto layer = make_layer<TypeParam, double>(TypeParam::small().front().config);
+  using State = typename decltype(layer)::State;
+  const Index width = layer.width();
   const std::string wide = std::to_string(width + 1), right = std::to_string(width);
-  auto workspace = layer.workspace(T);
+  auto workspace = layer.workspace(5);
   auto state = layer.initial_state();
   auto foreign = make_layer<TypeParam, double>(TypeParam::large()).initial_state();
-  auto grad = zeros_like(layer.parameters());
-  typename L::Cache cache;
-  auto y = of(width, T), too_wide = of(width + 1, T), too_long = of(width, T + 1);
+  auto y = Matrix<double>::Ones(width, 5).eval();
+  auto too_wide = Matrix<double>::Ones(width + 1, 5).eval();
+  auto too_long = Matrix<double>::Ones(width, 6).eval();
 
-  const auto forward = [&](const auto& x, auto& out, auto& from) {
-    expect_refused([&] { layer.forward(x, from, out, workspace); }, {"forward", "expected"});
-    expect_refused([&] { layer.forward(x, from, out, workspace, cache); }, {"forward", "expected"});
-  };
   expect_refused([&] { layer.forward(too_wide, state, too_wide, workspace); },
-                 {"forward", "x", wide, right});
-  expect_refused([&] { layer.forward(y, state, too_long, workspace); }, {"forward", "y", "6", "5"});
-  forward(y, too_wide, state);
-  expect_refused([&] { layer.forward(y, foreign, too_long, workspace, cache); }, {"expected"});
+                 {"forward: x", wide, right});
+  expect_refused([&] { layer.forward(y, state, too_long, workspace); }, {"forward: y", "6", "5"});
+  typename decltype(layer)::Cache cache;
+  expect_refused([&] { layer.forward(y, state, too_wide, workspace, cache); },
+                 {"forward: y", wide, right});
   expect_refused([&] { layer.check(foreign); }, {"state", "expected"});
   expect_refused([&] { layer.forward(y, foreign, y, workspace); }, {"state", "expected"});
 
   const std::vector<Index> lengths{2, 4};
-  std::vector<typename L::State*> states{&state, &state};
-  expect_refused([&] { layer.forward_batch(y, lengths, states, y, workspace, nullptr); },
-                 {"forward", "6", "5"});
+  std::vector<State*> states{&state, &state};
+  const auto batch = [&] { layer.forward_batch(y, lengths, states, y, workspace, nullptr); };
+  expect_refused(batch, {"forward", "6", "5"});
   states.pop_back();
-  expect_refused([&] { layer.forward_batch(y, lengths, states, y, workspace, nullptr); },
-                 {"forward", "2", "1"});
+  expect_refused(batch, {"forward", "2", "1"});
+}
 
-  auto dx = y;
+TYPED_TEST_P(LayerLaws, BackwardRefusesWrongShapesInWords) {
+  const auto layer = make_layer<TypeParam, double>(TypeParam::small().front().config);
+  const Index width = layer.width();
+  auto workspace = layer.workspace(5);
+  auto state = layer.initial_state();
+  auto foreign = make_layer<TypeParam, double>(TypeParam::large()).initial_state();
+  auto grad = zeros_like(layer.parameters());
+  auto y = Matrix<double>::Ones(width, 5).eval(), dx = y;
+  auto too_wide = Matrix<double>::Ones(width + 1, 5).eval();
+  auto too_long = Matrix<double>::Ones(width, 6).eval();
+  typename decltype(layer)::Cache cache;
   layer.forward(y, state, dx, workspace, cache);
+
   expect_refused([&] { layer.backward(too_long, cache, state, dx, grad, workspace); },
-                 {"backward", "dy", "6", "5"});
+                 {"backward: dy", "6", "5"});
   expect_refused([&] { layer.backward(y, cache, state, too_wide, grad, workspace); },
-                 {"backward", "dx", wide, right});
+                 {"backward: dx", std::to_string(width + 1), std::to_string(width)});
   expect_refused([&] { layer.backward(y, cache, foreign, dx, grad, workspace); },
                  {"state", "expected"});
+  expect_refused([&] { layer.backward_batch(y, cache, {}, dx, grad, workspace); },
+                 {"backward", "0", "1"});
 }
 
 REGISTER_TYPED_TEST_SUITE_P(LayerLaws, AnySplitGivesTheSameOutputsStateAndGradients,
@@ -423,6 +431,7 @@ REGISTER_TYPED_TEST_SUITE_P(LayerLaws, AnySplitGivesTheSameOutputsStateAndGradie
                             LengthsAroundAPeriodWorkWithAndWithoutCacheInUsedMemory,
                             FloatAgreesWithDouble, BatchEqualsSeparateStreams,
                             AnyNumberOfThreadsGivesTheSameBits, StepAllocatesNothing,
-                            SavedAndLoadedStateContinuesBitEqual, WrongShapesAreRefusedInWords);
+                            SavedAndLoadedStateContinuesBitEqual, ForwardRefusesWrongShapesInWords,
+                            BackwardRefusesWrongShapesInWords);
 
 }  // namespace ttt::test

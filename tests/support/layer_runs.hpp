@@ -51,8 +51,8 @@ struct Outcome {
   typename L::Parameters grad;    // with that of a learned initial state, if the stream began there
 
   static auto fields(auto& self) {
-    return std::tuple(field("", self.outputs), field("dx", self.dx),
-                      field("d_state", self.d_state), field("grad", self.grad));
+    return std::tuple(field("", self.outputs), field("dx", self.dx), field("d_state", self.d_state),
+                      field("grad", self.grad));
   }
 };
 
@@ -258,11 +258,9 @@ BatchOutcome<L> run_separately(const L& layer, const std::vector<Stream<L>>& str
 /// Every tensor within `tolerance` (relative_error), every plain number equal.
 template <class A, class B>
 void expect_close(const A& actual, const B& expected, double tolerance) {
-  for_each_tensor(
-      [&](const TensorInfo& info, const auto& a, const auto& b) {
-        EXPECT_LE(relative_error(a, b), tolerance) << info.name;
-      },
-      actual, expected);
+  for_each_tensor([&](const TensorInfo& info, const auto& a,
+                      const auto& b) { EXPECT_LE(relative_error(a, b), tolerance) << info.name; },
+                  actual, expected);
   for_each_number(
       [](const std::string& name, const auto& a, const auto& b) { EXPECT_EQ(a, b) << name; },
       actual, expected);

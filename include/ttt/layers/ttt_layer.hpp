@@ -122,6 +122,20 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
     }
   }
 
+  /// Where the inner loop first left the finite numbers: "head 2, token 17 (inner output)", tokens
+  /// counted over the batch. Empty where every number of the forward is finite.
+  std::string first_non_finite(const Cache& cache) const {
+    const auto& a = cache.activations;
+    const std::pair<const char*, const Matrix<S>*> stages[] = {
+        {"query", &a.q}, {"key", &a.k}, {"value", &a.v}, {"inner output", &a.z}};
+    for (Index t = 0; t < cache.x.cols(); ++t)
+      for (const auto& [name, matrix] : stages)
+        for (Index h = 0; h < config_.heads; ++h)
+          if (!matrix->col(t).segment(h * config_.head_width(), config_.head_width()).allFinite())
+            return concat("head ", h, ", token ", t, " (", name, ")");
+    return {};
+  }
+
   /// One token: x_t, y_t [D]. Allocates nothing, starts no thread; `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
             const RunOptions& options = {}) const {
