@@ -4,11 +4,10 @@
 ///   primal-form   every gradient explicit (inner_loop.hpp), as the paper writes it
 ///   online-step   token by token on a running sum (online_step.hpp), as streams do
 ///   adjoint       the exact gradient of the dual form, forward included
-/// and by the parts of the dual form. items_per_second counts tokens.
+/// and by the parts of the dual form. items_per_second counts tokens, and processor time.
 ///
 ///   inner_bench [options of Google Benchmark]
 #include "support/program.hpp"
-#include "support/ttt_flops.hpp"
 #include "ttt/inner/dual_form_adjoint.hpp"
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/linear_model.hpp"
@@ -51,7 +50,7 @@ struct Chunk {
     TTTConfig config;
     config.width = head_width;
     config.mini_batch = n;
-    return inner_flops_per_token(config, M{});
+    return inner_flops_per_token<M>(config);
   }
   void forward() { DualForm<float, M>::forward(weights(), nullptr, norm(), K, Q, V, E, O, trace); }
   void report_to(benchmark::State& run, double flops_per_token) const {
@@ -118,7 +117,8 @@ void adjoint(benchmark::State& run) {
   c.report_to(run, c.flops().backward);
 }
 
-/// Parts of the dual form; `rows` is the wide side of a product or the height of an activation.
+// Parts of the dual form; `rows` is the output's height.
+
 void product_wide(benchmark::State& run) {
   const Index rows = run.range(0), n = run.range(1);
   const Matrix<float> W = Matrix<float>::Random(rows, head_width);

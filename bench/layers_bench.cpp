@@ -5,9 +5,9 @@
 ///
 /// Around one usual case (width 768, 12 heads, mini-batch 16, T 2048) each size is varied on its
 /// own; --quick runs that case alone, --full every combination. Threads: 1 and OMP_NUM_THREADS.
+/// Rates of one thread count processor time, those of several count real time.
 /// bench/run.sh builds and runs it and makes a table of its output.
 #include "support/program.hpp"
-#include "support/ttt_flops.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
 
@@ -58,7 +58,7 @@ void measure_inner(benchmark::State& run, const TTTConfig& config, Index tokens)
         .forward(a, pieces, first_piece, tau, states, workspace, nullptr);
     benchmark::ClobberMemory();
   }
-  report(run, a.z, tokens, inner_flops_per_token(config, M{}).forward, state_bytes(state));
+  report(run, a.z, tokens, inner_flops_per_token<M>(config).forward, state_bytes(state));
 }
 
 template <InnerModel M>
@@ -68,7 +68,7 @@ void register_ttt(const std::string& name, TTTConfig config, const Sizes& sizes)
   config.mini_batch = sizes.mini_batch;
   for (const int threads : thread_counts()) {
     const Case c{name, sizes.width, sizes.heads, sizes.mini_batch, sizes.tokens, threads};
-    register_layer<TTTLayer<float, M>>(c, config, flops_per_token(config, M{}));
+    register_layer<TTTLayer<float, M>>(c, config, flops_per_token<M>(config));
     if (!config.share_qk)  // the inner loop does not know the backbone
       register_case(c, "inner-forward",
                     [=](benchmark::State& run) { measure_inner<M>(run, config, sizes.tokens); });

@@ -5,7 +5,8 @@
 
 Times are medians over the repetitions; ceilings are the best of all their measurements, taken before
 and after the layers in the same run. % FMA and % product are shares of these two ceilings at the same
-number of threads; bwd/fwd is the time of backward over that of forward for the same case.
+number of threads; bwd/fwd is the time of backward over that of forward for the same case. Rates of
+one thread count processor time, those of several count real time.
 """
 import csv
 import json
@@ -80,7 +81,14 @@ def add_ratios(cases):
             case["ratio"] = forward[key(case)] / case["tokens_per_second"]
 
 
-def print_table(context, ceilings, cases):
+def busy_share(groups):
+    """How much longer than their processor time the benchmarks of one thread took, at the median."""
+    ratios = [row["real_time"] / row["cpu_time"] for name, rows in groups.items()
+              for row in rows if parse_name(name)["threads"] == 1 and row["cpu_time"] > 0]
+    return statistics.median(ratios) if ratios else 1
+
+
+def print_table(context, ceilings, cases, busy):
     for fact in ["machine", "threads", "compiler", "flags", "Eigen", "command"]:
         print(f"{fact:9} {context.get(fact, 'not recorded')}")
     for (kind, threads), flops in sorted(ceilings.items()):
@@ -89,6 +97,9 @@ def print_table(context, ceilings, cases):
     if context.get("library_build_type") == "debug":
         print('note      "Library was built as DEBUG" is how Debian builds Google Benchmark; the layers '
               "are not")
+    if busy > 1.1:
+        print(f"note      other programs ran: one thread needed {busy:.1f} times its processor time, and what "
+              "several threads reached is too low")
     print()
     header = ["layer", "operation", "width", "heads", "b", "T", "threads", "tok/s", "us/tok", "GFLOP/s",
               "% FMA", "% product", "state KiB", "bwd/fwd"]
@@ -131,7 +142,7 @@ def main():
     groups = repetitions(results["benchmarks"])
     ceilings = read_ceilings(groups)
     cases = read_cases(groups, ceilings)
-    print_table(results["context"], ceilings, cases)
+    print_table(results["context"], ceilings, cases, busy_share(groups))
     write_csv(sys.argv[2], cases)
     print(f"\n{sys.argv[2]} holds the same numbers")
 

@@ -12,6 +12,7 @@
 
 #include "support/ceilings.hpp"
 #include "ttt/core/random.hpp"
+#include "ttt/layers/flops.hpp"
 #include "ttt/layers/sequence_layer.hpp"
 
 namespace ttt::bench {
@@ -22,11 +23,6 @@ struct Case {
   Index mini_batch = 0;  // 0 for layers without one
   Index tokens = 2048;
   int threads = 1;
-};
-
-/// Floating-point operations for one token.
-struct Flops {
-  double forward = 0, backward = 0, step = 0;
 };
 
 inline std::string benchmark_name(const Case& c, const std::string& operation) {

@@ -94,7 +94,8 @@ void ReferenceFile::compare_double(const std::string& name, const Matrix<double>
     const auto difference = actual.reshaped() - expected.reshaped();
     const double scale = expected.cwiseAbs().maxCoeff();
     error = difference.cwiseAbs().maxCoeff() / (scale > 0 ? scale : 1.0);
-    if (!actual.allFinite()) error = std::numeric_limits<double>::infinity();
+    if (!actual.allFinite() || !expected.allFinite())
+      error = std::numeric_limits<double>::infinity();
   }
   const std::string group = name.substr(0, name.find('.'));
   auto [entry, first] = result_.groups.try_emplace(group);

@@ -10,14 +10,18 @@
 /// Convolutions, rates, norms, activations and rotations are left out (under 2 % of the layer).
 #pragma once
 
-#include "support/layer_bench.hpp"
-#include "ttt/layers/ttt_types.hpp"
+#include "ttt/layers/ttt_layer.hpp"
 
-namespace ttt::bench {
+namespace ttt {
+
+/// Of one token.
+struct Flops {
+  double forward = 0, backward = 0, step = 0;
+};
 
 /// Of the inner loop alone.
 template <InnerModel M>
-Flops inner_flops_per_token(const TTTConfig& config, M) {
+Flops inner_flops_per_token(const TTTConfig& config) {
   const double b = static_cast<double>(config.mini_batch);
   Flops flops;
   for (std::size_t l = 0; l < stack_depth<M>; ++l) {
@@ -35,12 +39,17 @@ Flops inner_flops_per_token(const TTTConfig& config, M) {
 
 /// Of the whole layer.
 template <InnerModel M>
-Flops flops_per_token(const TTTConfig& config, M model) {
+Flops flops_per_token(const TTTConfig& config) {
   const auto width = static_cast<double>(config.width);
   const double one = 2 * width * width;
   const double projections = (config.share_qk ? 3 : 4) * one + (config.gate ? one : 0);
-  const Flops inner = inner_flops_per_token(config, model);
+  const Flops inner = inner_flops_per_token<M>(config);
   return {projections + inner.forward, 2 * projections + inner.backward, projections + inner.step};
 }
 
-}  // namespace ttt::bench
+template <Scalar S, InnerModel M>
+Flops flops_per_token(const TTTLayer<S, M>& layer) {
+  return flops_per_token<M>(layer.config());
+}
+
+}  // namespace ttt

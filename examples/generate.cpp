@@ -1,0 +1,178 @@
+// Writes text with a language model of bytes: reads a prompt, then draws byte after byte, each from
+//   p(next | all before) = softmax(logits / temperature)      (ttt/lm/sampling.hpp)
+// What the model has read is its state, of fixed size; with --save-state it goes to a file, and
+// --load-state goes on from there exactly as if the program had never stopped.
+#include <CLI/CLI.hpp>
+#include <bit>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <optional>
+
+#include "support/format.hpp"
+#include "ttt/io/config.hpp"
+#include "ttt/io/state.hpp"
+#include "ttt/layers/ttt_linear.hpp"
+#include "ttt/layers/ttt_mlp.hpp"
+#include "ttt/lm/generation.hpp"
+
+namespace {
+
+using Model = ttt::LanguageModel<ttt::TTTLinear<float>, ttt::TTTMLP<float>>;
+
+struct Options {
+  std::string checkpoint, prompt, save_state, load_state;
+  std::int64_t bytes = 400;
+  std::optional<std::uint64_t> seed;
+  ttt::SamplingConfig sampling;
+};
+
+struct Checkpoint {
+  nlohmann::json json;
+  Model model;
+};
+
+nlohmann::json read_json(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) throw std::runtime_error("cannot read " + path.string());
+  auto json = nlohmann::json::parse(file, nullptr, false);
+  if (json.is_discarded()) throw std::runtime_error(path.string() + " is not valid JSON");
+  return json;
+}
+
+Model::Config model_config(const nlohmann::json& json) {
+  const auto type = ttt::detail::json_value<std::string>(json, "model_type", "ttt");
+  if (type != "ttt")
+    throw std::runtime_error("the configuration's 'model_type' is '" + type + "', expected 'ttt'");
+  auto config =
+      ttt::language_model_config_from_json<ttt::TTTLinear<float>, ttt::TTTMLP<float>>(json);
+  ttt::require(config.vocabulary == 256, "the configuration's 'vocab_size' is ", config.vocabulary,
+               ", expected 256: this program writes bytes");
+  const std::size_t mixer = ttt::ttt_layer_type(json) == "linear" ? 0 : 1;
+  config.trunk.layer_types.assign(static_cast<std::size_t>(config.trunk.depth), mixer);
+  return config;
+}
+
+/// DIR/config.json and DIR/model.safetensors.
+Checkpoint read_checkpoint(const std::filesystem::path& folder) {
+  const auto json = read_json(folder / "config.json");
+  const Model::Config config = [&] {
+    try {
+      return model_config(json);
+    } catch (const std::exception& error) {
+      throw std::runtime_error((folder / "config.json").string() + ": " + error.what());
+    }
+  }();
+  Checkpoint checkpoint{json, Model(config)};
+  ttt::LoadOptions options;
+  if (config.tie_embeddings) options.optional = {"lm_head.weight"};
+  ttt::load_parameters(folder / "model.safetensors", checkpoint.model.parameters(), options);
+  return checkpoint;
+}
+
+/// Names a model by its configuration and every bit of its parameters (FNV-1a, by 64 bits).
+std::string fingerprint(const Checkpoint& checkpoint) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3; };
+  for (const char c : checkpoint.json.dump()) add(static_cast<unsigned char>(c));
+  ttt::for_each_tensor(
+      [&](const ttt::TensorInfo&, const auto& tensor) {
+        for (ttt::Index i = 0; i < tensor.size(); ++i)
+          add(std::bit_cast<std::uint32_t>(tensor.data()[i]));
+      },
+      checkpoint.model.parameters());
+  char text[24];
+  std::snprintf(text, sizeof text, "model %016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+void write_bytes(const Model& model, const Options& options, ttt::Generation<Model>& text,
+                 Model::Workspace& workspace) {
+  const auto start = std::chrono::steady_clock::now();
+  for (std::int64_t i = 0; i < options.bytes; ++i) {
+    const auto byte = ttt::write_token(model, options.sampling, text, workspace);
+    if (std::fputc(byte, stdout) == EOF || std::fflush(stdout) != 0)
+      throw std::runtime_error("cannot write to standard output");
+  }
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  std::cerr << "\nwrote " << options.bytes << " bytes in " << ttt::examples::duration(time.count())
+            << '\n';
+}
+
+void run(const Options& options) {
+  const Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+  const Model& model = checkpoint.model;
+  const std::string name = fingerprint(checkpoint);
+  std::cerr << "TTT-" << (ttt::ttt_layer_type(checkpoint.json) == "linear" ? "Linear" : "MLP")
+            << ", " << model.config().trunk.depth << " blocks of width " << model.width() << ", "
+            << ttt::examples::compact(static_cast<double>(ttt::count_elements(model.parameters())))
+            << " parameters\n";
+
+  ttt::Generation<Model> text{model.initial_state()};
+  if (!options.load_state.empty()) ttt::load_state(options.load_state, text, name);
+  if (options.seed) text.random_seed = *options.seed;
+  auto workspace = model.workspace(1);
+  std::vector<std::int32_t> prompt;
+  for (const char c : options.prompt) prompt.push_back(static_cast<unsigned char>(c));
+  ttt::append(model, prompt, text, workspace);
+  write_bytes(model, options, text, workspace);
+  if (options.save_state.empty()) return;
+  ttt::save_state(options.save_state, text, name);
+  std::cerr << "saved the state in " << options.save_state << '\n';
+}
+
+/// Exit code to leave with at once, if there is one.
+std::optional<int> parse(int argc, char** argv, Options& options) {
+  CLI::App app(
+      "Writes text with a TTT language model of bytes: the bytes alone go to standard output,\n"
+      "all else to standard error. The prompt is not repeated.\n"
+      "Exit code: 0 done, 1 bad input (checkpoint or state), 2 bad command line.");
+  app.add_option("--checkpoint", options.checkpoint,
+                 "Folder with config.json and model.safetensors (Hugging Face layout)")
+      ->required();
+  app.add_option("--prompt", options.prompt, "Text that the model reads before it writes");
+  app.add_option("--bytes", options.bytes, "How many bytes to write")->capture_default_str();
+  auto& sampling = options.sampling;
+  app.add_option("--temperature", sampling.temperature,
+                 "Divides the logits: below 1 bolder, 0 always the likeliest byte")
+      ->capture_default_str();
+  app.add_option("--top-k", sampling.top_k, "Draw from the K likeliest bytes; 0: from all")
+      ->capture_default_str();
+  app.add_option("--top-p", sampling.top_p,
+                 "Draw from the fewest bytes whose probabilities reach P together")
+      ->capture_default_str();
+  app.add_option("--seed", options.seed,
+                 "Of the random numbers (default 0, with --load-state where they were)");
+  app.add_option("--save-state", options.save_state, "Where to save the state after the last byte");
+  app.add_option("--load-state", options.load_state,
+                 "A saved state to go on from; a prompt is read after what it has read");
+  try {
+    app.parse(argc, argv);
+    sampling.validate();
+    ttt::require(options.bytes >= 0, "--bytes is ", options.bytes, ", expected 0 or more");
+    ttt::require(!options.prompt.empty() || !options.load_state.empty(),
+                 "there is nothing to go on from: give --prompt TEXT or --load-state FILE");
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const std::invalid_argument& error) {
+    std::cerr << "generate: " << error.what() << '\n';
+    return 2;
+  }
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  if (const auto exit_code = parse(argc, argv, options)) return *exit_code;
+  Eigen::setNbThreads(1);
+  try {
+    run(options);
+  } catch (const std::exception& error) {
+    std::cerr << "generate: " << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,155 @@
+#include "perplexity/evaluation.hpp"
+
+#include <cmath>
+
+namespace ttt::examples {
+namespace {
+
+/// Mean over all bytes, and its standard error from the spread of the windows' means.
+class WindowMean {
+ public:
+  void add(double sum, std::int64_t count) {
+    if (count == 0) return;
+    const double mean = sum / static_cast<double>(count);
+    total_ += sum;
+    count_ += count;
+    sum_of_means_ += mean;
+    sum_of_squares_ += mean * mean;
+    ++windows_;
+  }
+
+  MeanLoss result() const {
+    const auto n = static_cast<double>(windows_);
+    const double mean = sum_of_means_ / n;
+    const double variance = n > 1 ? (sum_of_squares_ - n * mean * mean) / (n - 1) : std::nan("");
+    return {total_ / static_cast<double>(count_), std::sqrt(std::max(variance, 0.0) / n), count_};
+  }
+
+ private:
+  double total_ = 0, sum_of_means_ = 0, sum_of_squares_ = 0;
+  std::int64_t count_ = 0, windows_ = 0;
+};
+
+class Buckets {
+ public:
+  void add(std::span<const float> nats) {
+    double sum = 0;
+    for (std::size_t bucket = 0, begin = 0; begin < nats.size(); ++bucket) {
+      const std::size_t end = std::min(begin == 0 ? 1 : 2 * begin, nats.size());
+      double part = 0;
+      for (std::size_t t = begin; t < end; ++t) part += static_cast<double>(nats[t]);
+      if (bucket == means_.size()) {
+        means_.emplace_back();
+        bounds_.emplace_back(begin, end);
+      }
+      means_[bucket].add(part, static_cast<std::int64_t>(end - begin));
+      sum += part;
+      begin = end;
+    }
+    all_.add(sum, std::ssize(nats));
+  }
+
+  LossByWindow result() const {
+    LossByWindow result{all_.result(), {}};
+    for (std::size_t i = 0; i < means_.size(); ++i)
+      result.buckets.push_back({static_cast<std::int64_t>(bounds_[i].first),
+                                static_cast<std::int64_t>(bounds_[i].second), means_[i].result()});
+    return result;
+  }
+
+ private:
+  WindowMean all_;
+  std::vector<WindowMean> means_;
+  std::vector<std::pair<std::size_t, std::size_t>> bounds_;
+};
+
+std::vector<std::int32_t> tokens(std::string_view bytes) {
+  std::vector<std::int32_t> result;
+  for (const char byte : bytes) result.push_back(static_cast<unsigned char>(byte));
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string_view> test_windows(const std::vector<Document>& documents,
+                                           std::int64_t context, std::int64_t max_bytes) {
+  std::vector<std::string_view> windows;
+  for (const Document& document : documents) {
+    const std::string_view bytes = document.bytes;
+    for (std::int64_t begin = 0; begin + context < std::ssize(bytes); begin += context) {
+      if (max_bytes > 0 && std::ssize(windows) * context >= max_bytes) return windows;
+      windows.push_back(
+          bytes.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(context + 1)));
+    }
+  }
+  return windows;
+}
+
+LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
+                      double inner_rate_scale, bool carry_state) {
+  constexpr std::size_t at_once = 4;  // windows in one batch, so that threads have work to share
+  auto workspace = model.workspace(1);
+  Buckets buckets;
+  std::vector<Model::State> states(carry_state ? 1 : at_once, model.initial_state());
+  const char* previous_end = nullptr;
+  for (std::size_t first = 0; first < windows.size();) {
+    const std::size_t count = std::min(states.size(), windows.size() - first);
+    std::vector<std::int32_t> ids, targets;
+    std::vector<Index> lengths;
+    std::vector<Model::State*> pointers;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string_view window = windows[first + i];
+      const bool continues = carry_state && window.data() + 1 == previous_end;
+      if (!continues) states[i] = model.initial_state();
+      previous_end = window.data() + window.size();
+      const auto all = tokens(window);
+      ids.insert(ids.end(), all.begin(), all.end() - 1);
+      targets.insert(targets.end(), all.begin() + 1, all.end());
+      lengths.push_back(std::ssize(all) - 1);
+      pointers.push_back(&states[i]);
+    }
+    std::vector<float> nats(ids.size());
+    model.loss_batch(ids, targets, lengths, pointers, workspace, nullptr, {inner_rate_scale}, nats);
+    std::size_t begin = 0;
+    for (const Index length : lengths) {
+      buckets.add(std::span<const float>(nats).subspan(begin, static_cast<std::size_t>(length)));
+      begin += static_cast<std::size_t>(length);
+    }
+    first += count;
+  }
+  return buckets.result();
+}
+
+MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& windows,
+                  int context_bytes) {
+  WindowMean mean;
+  for (const std::string_view window : windows) {
+    double sum = 0;
+    const auto nats = model.window_nats(as_bytes(window), context_bytes, 1);
+    for (const double value : nats) sum += value;
+    mean.add(sum, std::ssize(nats));
+  }
+  return mean.result();
+}
+
+std::string sample(const Model& model, std::string_view prompt, int bytes, double temperature,
+                   std::uint64_t seed) {
+  auto state = model.initial_state();
+  auto workspace = model.workspace(static_cast<Index>(prompt.size()));
+  Vector<float> logits(model.vocabulary());
+  model.prefill(tokens(prompt), state, logits, workspace);
+  Random random(seed);
+  std::string text;
+  for (int i = 0; i < bytes; ++i) {
+    const Vector<double> weights =
+        ((logits.array() - logits.maxCoeff()).cast<double>() / temperature).exp();
+    double left = random.uniform() * weights.sum();
+    std::int32_t id = 0;
+    while (id + 1 < weights.size() && (left -= weights[id]) > 0) ++id;
+    text += static_cast<char>(id);
+    model.step(id, state, logits, workspace);
+  }
+  return text;
+}
+
+}  // namespace ttt::examples

@@ -1,0 +1,178 @@
+#include "perplexity/training.hpp"
+
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "support/progress.hpp"
+#include "ttt/io/state.hpp"
+#include "ttt/train/trainer.hpp"
+
+namespace ttt::examples {
+namespace {
+
+/// All that a run needs to go on exactly where it stopped.
+struct ResumePoint {
+  Model::Parameters parameters;
+  Trainer<Model>::State trainer;
+  Index planned_steps = 0;
+  double seconds = 0;
+
+  static auto fields(auto& self) {
+    return std::tuple(field("parameters", self.parameters), field("trainer", self.trainer),
+                      field("planned_steps", self.planned_steps), field("seconds", self.seconds));
+  }
+};
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+TrainingConfig training_config(const Run& run, Index total_steps) {
+  TrainingConfig config;
+  const Index warmup = total_steps / 10;
+  config.schedule = {run.learning_rate, std::min(1e-5, run.learning_rate), warmup, total_steps};
+  if (run.kind.inner_warmup)
+    config.inner_rate = {run.kind.base_learning_rate / 10, run.kind.base_learning_rate, warmup};
+  return config;
+}
+
+class TrainingRun {
+ public:
+  TrainingRun(const Run& run, const Options& options, const std::vector<Document>& text,
+              std::ostream& metrics)
+      : run_(run),
+        options_(options),
+        metrics_(metrics),
+        model_(model_config(run.kind, options), Random(run.seed)),
+        windows_(views(text), run.context, run.seed),
+        sequences_(std::max<Index>(1, options.batch_tokens / run.context)) {
+    std::filesystem::create_directories(run.folder);
+  }
+
+  TrainedModel train() {
+    const auto state_file = run_.folder / "training.safetensors";
+    ResumePoint point{model_.parameters(), Trainer<Model>(model_, training_config(run_, 1)).state(),
+                      0, 0};
+    const bool resumed = options_.resume && std::filesystem::exists(state_file);
+    if (resumed) {
+      load_state(state_file, point, fingerprint());
+      model_.parameters() = point.parameters;
+    }
+    planned_steps_ = resumed ? point.planned_steps : plan_steps();
+    Trainer<Model> trainer(model_, training_config(run_, planned_steps_));
+    if (resumed) trainer.restore(point.trainer);
+    seconds_before_ = point.seconds;
+    run_steps(trainer);
+    const Index tokens = trainer.steps() * tokens_per_step();
+    return {std::move(model_), trainer.steps(), tokens, seconds_, flops(tokens), std::move(curve_)};
+  }
+
+ private:
+  static std::vector<std::string_view> views(const std::vector<Document>& text) {
+    std::vector<std::string_view> result;
+    for (const Document& document : text) result.emplace_back(document.bytes);
+    return result;
+  }
+
+  std::string fingerprint() const {
+    return concat(run_.kind.name, " width ", options_.width, " depth ", options_.depth, " heads ",
+                  options_.heads, " mini-batch ", options_.mini_batch, " context ", run_.context,
+                  " batch ", options_.batch_tokens, " seed ", run_.seed, " learning rate ",
+                  run_.learning_rate);
+  }
+
+  Index tokens_per_step() const { return sequences_ * run_.context; }
+  /// A backward costs about two forwards.
+  double flops(Index tokens) const {
+    return 3 * forward_flops_per_token(model_) * static_cast<double>(tokens);
+  }
+
+  Index plan_steps() {
+    if (options_.steps > 0) return options_.steps;
+    if (options_.tokens > 0) return std::max<Index>(1, options_.tokens / tokens_per_step());
+    Model scratch = model_;  // the measurement must not train the model
+    Trainer<Model> trainer(scratch, training_config(run_, 1000));
+    constexpr Index unmeasured = 3, measured = 20;
+    for (Index i = 0; i < unmeasured; ++i) trainer.step(batch(i));
+    const double start = seconds_now();
+    for (Index i = 0; i < measured; ++i) trainer.step(batch(i));
+    const double per_step = (seconds_now() - start) / measured;
+    return std::max<Index>(1, static_cast<Index>(options_.minutes * 60 / per_step));
+  }
+
+  TokenBatch batch(Index step) { return windows_.batch(step * sequences_, sequences_); }
+
+  void run_steps(Trainer<Model>& trainer) {
+    const Index first = trainer.steps();
+    const double start = seconds_now();
+    Progress progress(
+        std::cerr, progress_on_stderr(run_.kind.name + ", context " + std::to_string(run_.context),
+                                      planned_steps_, first));
+    const Index log_every = std::max<Index>(1, planned_steps_ / 200);
+    double loss = 0;
+    Index losses = 0;
+    seconds_ = seconds_before_;
+    while (trainer.steps() < planned_steps_) {
+      const TrainingStep step = trainer.step(batch(trainer.steps()));
+      seconds_ = seconds_before_ + seconds_now() - start;
+      loss += step.loss;
+      ++losses;
+      progress.update(step.step, (step.step - first) * tokens_per_step(),
+                      loss / static_cast<double>(losses));
+      if (step.step % log_every == 0 || step.step == planned_steps_) {
+        log(step, loss / static_cast<double>(losses));
+        loss = 0;
+        losses = 0;
+      }
+      if (step.step % options_.checkpoint_every == 0 || step.step == planned_steps_) save(trainer);
+    }
+    progress.finish();
+  }
+
+  void log(const TrainingStep& step, double mean_loss) {
+    const Index tokens = step.step * tokens_per_step();
+    curve_.push_back({run_.kind.name, run_.context, run_.seed, step.step, tokens, seconds_,
+                      flops(tokens), mean_loss, step.learning_rate, step.gradient_norm});
+    metrics_ << nlohmann::json{{"event", "step"},
+                               {"layer", run_.kind.name},
+                               {"train_context", run_.context},
+                               {"seed", run_.seed},
+                               {"step", step.step},
+                               {"tokens", tokens},
+                               {"seconds", seconds_},
+                               {"flops", flops(tokens)},
+                               {"nats_per_byte", mean_loss},
+                               {"learning_rate", step.learning_rate},
+                               {"inner_rate_scale", step.inner_rate_scale},
+                               {"gradient_norm", step.gradient_norm}}
+                    .dump()
+             << std::endl;
+  }
+
+  /// The state first: it holds the parameters too, so a run that stops between the two files still
+  /// resumes from one consistent point.
+  void save(const Trainer<Model>& trainer) {
+    const ResumePoint point{model_.parameters(), trainer.state(), planned_steps_, seconds_};
+    save_state(run_.folder / "training.safetensors", point, fingerprint());
+    save_checkpoint(run_.folder, model_, run_.kind);
+  }
+
+  const Run& run_;
+  const Options& options_;
+  std::ostream& metrics_;
+  Model model_;
+  TokenWindows windows_;
+  Index sequences_, planned_steps_ = 0;
+  double seconds_before_ = 0, seconds_ = 0;
+  std::vector<TrainingPoint> curve_;
+};
+
+}  // namespace
+
+TrainedModel train(const Run& run, const Options& options, const std::vector<Document>& text,
+                   std::ostream& metrics) {
+  return TrainingRun(run, options, text, metrics).train();
+}
+
+}  // namespace ttt::examples

@@ -1,0 +1,38 @@
+/// @file
+/// Trains one language model of bytes under a budget, with checkpoints to resume from.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "perplexity/models.hpp"
+#include "perplexity/results.hpp"
+#include "support/text.hpp"
+
+namespace ttt::examples {
+
+/// One model to train: a layer at a training context with a seed.
+struct Run {
+  LayerKind kind;
+  Index context = 1024;
+  std::uint64_t seed = 1;
+  double learning_rate = 0;
+  std::filesystem::path folder;  // DIR/<layer>-<context>[-<seed>]
+};
+
+struct TrainedModel {
+  Model model;
+  Index steps = 0, tokens = 0;
+  double seconds = 0, flops = 0;
+  std::vector<TrainingPoint> curve;
+};
+
+/// Trains, or goes on from the run's checkpoint where `options.resume` is set and there is one.
+/// Appends JSON lines to `metrics`. Throws `std::runtime_error` where a value is not finite: the
+/// last checkpoint stays.
+TrainedModel train(const Run& run, const Options& options, const std::vector<Document>& text,
+                   std::ostream& metrics);
+
+}  // namespace ttt::examples
