@@ -36,7 +36,9 @@ constexpr double eta = 0.06;
 
 /// A point of the plane that two columns of `plane` [f, 2] span, of length sqrt(f).
 Vector<double> token(const Matrix<double>& plane, ttt::Random& random) {
-  Vector<double> x = plane.col(0) * random.normal() + plane.col(1) * random.normal();
+  Vector<double> coordinates(2);
+  random.fill_normal(coordinates, 1);
+  const Vector<double> x = plane * coordinates;
   return x * (std::sqrt(double{f}) / x.norm());
 }
 
@@ -80,8 +82,8 @@ int main() {
 
     if (t > 5 && t % 20 > 0) continue;
     const double n = static_cast<double>(since);
-    std::printf("%6ld %7.2f %7.2f %7.2f  %s\n", static_cast<long>(t), before / n, after / n,
-                frozen / n, std::string(static_cast<std::size_t>(8 * before / n), '#').c_str());
+    std::printf("%6td %7.2f %7.2f %7.2f  %s\n", t, before / n, after / n, frozen / n,
+                std::string(static_cast<std::size_t>(8 * before / n), '#').c_str());
     if (t == T / 2) std::printf("        the plane is exchanged for another one\n");
     before = after = frozen = 0;
     since = 0;

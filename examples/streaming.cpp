@@ -31,8 +31,8 @@ using Layer = ttt::TTTLinear<float>;
 
 constexpr Index D = 64, tokens = 1000;
 
-float difference(const Matrix<float>& a, const Matrix<float>& b) {
-  return (a - b).cwiseAbs().maxCoeff();
+double difference(const Matrix<float>& a, const Matrix<float>& b) {
+  return static_cast<double>((a - b).cwiseAbs().maxCoeff());
 }
 
 /// x one token at a time; `state` is where the stream is, before and after.
@@ -73,11 +73,11 @@ Matrix<float> step_four(const Layer& layer, const Matrix<float>& x) {
 
 /// The same four, each on its own.
 Matrix<float> step_each(const Layer& layer, const Matrix<float>& x) {
+  Layer::Workspace workspace = layer.workspace(1);
   Matrix<float> y(D, x.cols());
-  for (Index s = 0; s < 4; ++s) {
-    const auto own = Eigen::seq(s, Eigen::last, Eigen::fix<4>);
+  for (Index stream = 0; stream < 4; ++stream) {
     Layer::State state = layer.initial_state();
-    y(Eigen::all, own) = step_through(layer, x(Eigen::all, own), state);
+    for (Index t = stream; t < x.cols(); t += 4) layer.step(x.col(t), state, y.col(t), workspace);
   }
   return y;
 }
@@ -107,36 +107,33 @@ int main() {
   Layer::Workspace workspace = layer.workspace(tokens);
   layer.forward(x, state, y, workspace);
   const Matrix<float> y_stepped = step_through(layer, x, stepped);
-  std::printf(
-      "%ld tokens one by one: the outputs, up to %.3f, differ by %.1e from those of one\n"
-      "forward: the same sums in another order.\n",
-      static_cast<long>(tokens), static_cast<double>(y.cwiseAbs().maxCoeff()),
-      static_cast<double>(difference(y, y_stepped)));
+  std::printf("%td tokens one by one, and all at once: outputs differ by at most %.1e\n", tokens,
+              difference(y, y_stepped));
+  std::printf("(the largest is %.3f; these are the same sums in another order).\n",
+              difference(y, 0 * y));
 #ifdef NDEBUG
   std::printf("Allocations were not watched: build without NDEBUG (preset dev) for that.\n\n");
 #else
   std::printf("No step allocated memory: Eigen would have stopped the program.\n\n");
 #endif
 
-  std::printf("Saved after %ld tokens, loaded, continued: difference %g.\n",
-              static_cast<long>(tokens / 2),
-              static_cast<double>(difference(y_stepped, pause_and_resume(layer, x))));
+  std::printf("Saved after %td tokens, loaded and continued: outputs differ by %g.\n", tokens / 2,
+              difference(y_stepped, pause_and_resume(layer, x)));
 
-  // A fork reads something else; the stream it came from does not notice.
+  // A copy of the state is a fork: it reads something else, which the stream does not notice.
   Layer::State fork = stepped, witness = stepped;
-  const Matrix<float> other = step_through(layer, -x, fork);
-  const Matrix<float> same = step_through(layer, x, stepped);
-  std::printf("A fork went another way, by %.3f; the stream itself did not move: difference %g.\n",
-              static_cast<double>(difference(other, same)),
-              static_cast<double>(difference(same, step_through(layer, x, witness))));
-  std::printf("Four streams together differ by %.1e from each alone.\n\n",
-              static_cast<double>(difference(step_four(layer, x), step_each(layer, x))));
+  const Matrix<float> y_fork = step_through(layer, -x, fork);
+  const Matrix<float> y_stream = step_through(layer, x, stepped);
+  std::printf("A fork that read other tokens differs by %.3f, the stream that it left by %g.\n",
+              difference(y_fork, y_stream), difference(y_stream, step_through(layer, x, witness)));
+  std::printf("Four streams that step together differ by %.1e from each alone.\n\n",
+              difference(step_four(layer, x), step_each(layer, x)));
 
-  std::printf("The state is %ld numbers, at any length of the stream.\n",
-              static_cast<long>(ttt::count_elements(stepped)));
+  std::printf("The state is %td numbers, at any length of the stream.\n",
+              ttt::count_elements(stepped));
   Layer::State running = layer.initial_state();
   double times[11];
   for (double& time : times) time = microseconds_per_step(layer, x, running);
-  std::printf("A step takes %.1f microseconds in the first %ld tokens, %.1f after %ld.\n", times[0],
-              static_cast<long>(tokens), times[10], static_cast<long>(10 * tokens));
+  std::printf("A step takes %.1f microseconds in the first %td tokens, %.1f after %td.\n", times[0],
+              tokens, times[10], 10 * tokens);
 }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ttt/layers/ttt_inner_losses.hpp"
+
 namespace ttt::examples {
 namespace {
 
@@ -130,6 +132,53 @@ MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& 
     mean.add(sum, std::ssize(nats));
   }
   return mean.result();
+}
+
+std::vector<InnerLossBucket> inner_losses(const Model& model,
+                                          const std::vector<std::string_view>& windows,
+                                          std::size_t max_windows) {
+  // The windows as one batch of equal lengths: columns of a window stand together.
+  const std::size_t count = std::min(windows.size(), max_windows);
+  std::vector<std::int32_t> ids, targets;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto all = tokens(windows[i]);
+    ids.insert(ids.end(), all.begin(), all.end() - 1);
+    targets.insert(targets.end(), all.begin() + 1, all.end());
+  }
+  const Index context = std::ssize(ids) / static_cast<Index>(count);
+  std::vector<Model::State> states(count, model.initial_state());
+  std::vector<Model::State*> pointers;
+  for (auto& state : states) pointers.push_back(&state);
+  auto workspace = model.workspace(1);
+  Model::Cache cache;
+  model.loss_batch(ids, targets, std::vector<Index>(count, context), pointers, workspace, &cache);
+
+  std::vector<InnerLossBucket> rows;
+  for (std::size_t block = 0; block < cache.trunk.layers.size(); ++block) {
+    const auto losses = std::visit(
+        [&]<class L>(const L& layer) {
+          return ttt::inner_losses(layer,
+                                   std::get<typename L::Cache>(cache.trunk.layers[block].mixer));
+        },
+        model.trunk().parameters().layers[block].mixer());
+    for (Index head = 0; head < losses.initial.rows(); ++head) {
+      for (Index begin = 0; begin < context; begin = std::max<Index>(1, 2 * begin)) {
+        const Index end = std::min(std::max<Index>(1, 2 * begin), context);
+        const auto mean = [&](const Matrix<float>& loss) {
+          double sum = 0;
+          for (std::size_t i = 0; i < count; ++i)
+            sum += static_cast<double>(
+                loss.row(head)
+                    .segment(static_cast<Index>(i) * context + begin, end - begin)
+                    .mean());
+          return sum / static_cast<double>(count);
+        };
+        rows.push_back({static_cast<std::int64_t>(block), head, begin, end, mean(losses.initial),
+                        mean(losses.border), mean(losses.before), mean(losses.after)});
+      }
+    }
+  }
+  return rows;
 }
 
 std::string sample(const Model& model, std::string_view prompt, int bytes, double temperature,

@@ -42,6 +42,17 @@ LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& w
 MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& windows,
                   int context_bytes);
 
+/// Mean inner losses of one head over windows, by position; columns as in `InnerLossRow`.
+struct InnerLossBucket {
+  std::int64_t block = 0, head = 0, begin = 0, end = 0;
+  double initial = 0, mini_batch_start = 0, before = 0, after = 0;
+};
+
+/// The inner losses of every block and head on at most `max_windows` of the windows.
+std::vector<InnerLossBucket> inner_losses(const Model& model,
+                                          const std::vector<std::string_view>& windows,
+                                          std::size_t max_windows);
+
 /// `bytes` bytes that the model writes after `prompt`, drawn at the given temperature.
 std::string sample(const Model& model, std::string_view prompt, int bytes, double temperature,
                    std::uint64_t seed);

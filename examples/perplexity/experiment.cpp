@@ -166,6 +166,11 @@ void Experiment::evaluate_model(const Model& model, ResultRow row) {
     row.stderr_nats = loss.all.standard_error;
     add_row(row);  // the first thing that a reader waits for
   }
+  constexpr std::size_t inner_loss_windows = 4;  // slow by design, and enough for a picture
+  for (const InnerLossBucket& bucket : inner_losses(model, windows, inner_loss_windows))
+    report_.inner_losses.push_back({row.layer, row.train_context, bucket.block, bucket.head,
+                                    bucket.begin, bucket.end, bucket.initial,
+                                    bucket.mini_batch_start, bucket.before, bucket.after});
   const std::string_view prompt = windows.front().substr(0, 200);
   report_.samples.push_back({row.layer, row.train_context, std::string(prompt),
                              sample(model, prompt, 600, 0.7, row.seed)});
@@ -189,6 +194,7 @@ void Experiment::write_files() const {
   write_results(out / "results.csv", report_.results);
   write_positions(out / "by_position.csv", report_.positions);
   write_frozen(out / "frozen.csv", report_.frozen);
+  write_inner_losses(out / "inner_loss.csv", report_.inner_losses);
   write_report(out / "report.html", report_);
 }
 

@@ -131,14 +131,19 @@ void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&...
     for (std::size_t i = 0; i < first.size(); ++i)
       visit(fn, name + std::to_string(i + 1), groups, first[i], rest[i]...);
   } else if constexpr (is_optional<T>) {
+    require(((first.has_value() == rest.has_value()) && ...), "for_each_tensor: ", name,
+            " is absent in some of the structs compared");
     if (first) visit(fn, name, groups, *first, *rest...);
   } else if constexpr (is_variant<T>) {
-    std::visit(
-        [&](auto& alternative) {
-          using Alternative = std::remove_cvref_t<decltype(alternative)>;
-          visit(fn, name, groups, alternative, std::get<Alternative>(rest)...);
-        },
-        first);
+    require(((first.index() == rest.index()) && ...), "for_each_tensor: ", name,
+            " is of different kinds in the structs compared");
+    const auto visit_alternative = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+      if (first.index() == I) visit(fn, name, groups, std::get<I>(first), std::get<I>(rest)...);
+    };
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      (visit_alternative(std::integral_constant<std::size_t, I>{}), ...);
+    }
+    (std::make_index_sequence<std::variant_size_v<T>>{});
   } else {
     static_assert(HasFields<T>, "a member is neither a tensor nor a struct with fields()");
     if constexpr (std::is_aggregate_v<T>)  // a layer among a model's members is a class
@@ -147,7 +152,7 @@ void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&...
     const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
       const auto member = std::get<I>(T::fields(first));
       visit(fn, join_name(name, member.name), member.groups, member.member,
-            std::get<I>(T::fields(rest)).member...);
+            std::get<I>(std::remove_const_t<Rest>::fields(rest)).member...);
     };
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (visit_member(std::integral_constant<std::size_t, I>{}), ...);

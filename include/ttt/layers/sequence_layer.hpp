@@ -89,11 +89,13 @@ class StreamCalls {
                const RunOptions& options = {}) const {
     require_shape("forward: y", y, x.rows(), x.cols());
     State* const states[] = {&state};
-    for (Index begin = 0; begin < x.cols(); begin += inference_tile) {
+    Index begin = 0;
+    do {  // once for T = 0 too: its arguments are checked
       const Index size = std::min(inference_tile, x.cols() - begin);
       self().forward_batch(x.middleCols(begin, size), Lengths(&size, 1), states,
                            y.middleCols(begin, size), workspace, nullptr, options);
-    }
+      begin += size;
+    } while (begin < x.cols());
   }
 
   /// The same numbers; `cache` then holds what `backward` needs.
@@ -154,6 +156,18 @@ class StreamCalls {
     require(tokens == x.cols(), what, ": the lengths sum to ", tokens, ", x has ", x.cols(),
             " columns");
     for (const State* state : states) self().check(*state);
+  }
+
+  /// `grad` must have the shapes of the layer's own parameters.
+  template <class Parameters>
+  void require_gradient(const char* what, const Parameters& grad) const {
+    for_each_tensor(
+        [&](const TensorInfo& info, const auto& parameter, const auto& gradient) {
+          if (parameter.rows() != gradient.rows() || parameter.cols() != gradient.cols())
+            require_shape(concat(what, ": grad's ", info.name).c_str(), gradient, parameter.rows(),
+                          parameter.cols());
+        },
+        self().parameters(), grad);
   }
 
  private:

@@ -104,6 +104,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
     require(d_states.size() == cache.lengths.size(), "TTTLayer.backward: ", d_states.size(),
             " adjoint states for ", cache.lengths.size(), " sequences");
     for (const State* d_state : d_states) check(*d_state);
+    this->require_gradient("TTTLayer.backward", grad);
     for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
                          &workspace.dq, &workspace.dk, &workspace.dv})
       ensure_shape(*matrix, width(), dy.cols());
@@ -201,10 +202,18 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
       cache.tails.push_back(state->conv_tail);
     }
     const auto shape = StackWeights<S, M>::zero(config_.heads, config_.head_width());
-    cache.weights.resize(cache.pieces.size(), shape);
+    if (cache.weights.empty() || !same_shape(cache.weights[0], shape)) cache.weights.clear();
+    cache.weights.resize(cache.pieces.size(), shape);  // keeps the memory of an earlier forward
     cache.sums.resize(cache.pieces.size());
     for (std::size_t i = 0; i < cache.pieces.size(); ++i)
       if (cache.pieces[i].offset > 0) cache.sums[i] = shape;
+  }
+
+  static bool same_shape(const StackWeights<S, M>& a, const StackWeights<S, M>& b) {
+    if (a.heads != b.heads) return false;
+    for (std::size_t l = 0; l < stack_depth<M>; ++l)
+      if (a.W[l].rows() != b.W[l].rows() || a.W[l].cols() != b.W[l].cols()) return false;
+    return true;
   }
 
   /// q, k, v after convolution and rotation; the inner rate; the gate before its activation.

@@ -172,6 +172,7 @@ class Block
                       Parameters& grad, Workspace& w) const {
     require_shape("Block.backward: dy", dy, width(), cache.h_mixer.cols());
     require_shape("Block.backward: dx", dx, width(), cache.h_mixer.cols());
+    for (const State* d_state : d_states) check(*d_state);
     const Parameters& p = parameters_;
     ensure_shape(w.n, width(), dy.cols());
     dx = dy;

@@ -141,7 +141,6 @@ class SequenceModel {
     const Parameters& p = parameters_;
     require_shape("SequenceModel.backward: dy", dy, config_.output_width, cache.x.cols());
     require_shape("SequenceModel.backward: dx", dx, config_.input_width, cache.x.cols());
-    for (const State* d_state : d_states) check(*d_state);
     ensure_shape(w.hidden, width(), dy.cols());
     Linear<S>::backward_weight(dy, cache.hidden, grad.output_weight);
     grad.output_bias += dy.rowwise().sum();
