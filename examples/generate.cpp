@@ -7,20 +7,17 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <iostream>
 #include <optional>
 
+#include "perplexity/models.hpp"
 #include "support/format.hpp"
-#include "ttt/io/config.hpp"
 #include "ttt/io/state.hpp"
-#include "ttt/layers/ttt_linear.hpp"
-#include "ttt/layers/ttt_mlp.hpp"
 #include "ttt/lm/generation.hpp"
 
 namespace {
 
-using Model = ttt::LanguageModel<ttt::TTTLinear<float>, ttt::TTTMLP<float>>;
+using ttt::examples::LoadedModel, ttt::examples::Model;
 
 struct Options {
   std::string checkpoint, prompt, save_state, load_state;
@@ -29,51 +26,8 @@ struct Options {
   ttt::SamplingConfig sampling;
 };
 
-struct Checkpoint {
-  nlohmann::json json;
-  Model model;
-};
-
-nlohmann::json read_json(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) throw std::runtime_error("cannot read " + path.string());
-  auto json = nlohmann::json::parse(file, nullptr, false);
-  if (json.is_discarded()) throw std::runtime_error(path.string() + " is not valid JSON");
-  return json;
-}
-
-Model::Config model_config(const nlohmann::json& json) {
-  const auto type = ttt::detail::json_value<std::string>(json, "model_type", "ttt");
-  if (type != "ttt")
-    throw std::runtime_error("the configuration's 'model_type' is '" + type + "', expected 'ttt'");
-  auto config =
-      ttt::language_model_config_from_json<ttt::TTTLinear<float>, ttt::TTTMLP<float>>(json);
-  ttt::require(config.vocabulary == 256, "the configuration's 'vocab_size' is ", config.vocabulary,
-               ", expected 256: this program writes bytes");
-  const std::size_t mixer = ttt::ttt_layer_type(json) == "linear" ? 0 : 1;
-  config.trunk.layer_types.assign(static_cast<std::size_t>(config.trunk.depth), mixer);
-  return config;
-}
-
-/// DIR/config.json and DIR/model.safetensors.
-Checkpoint read_checkpoint(const std::filesystem::path& folder) {
-  const auto json = read_json(folder / "config.json");
-  const Model::Config config = [&] {
-    try {
-      return model_config(json);
-    } catch (const std::exception& error) {
-      throw std::runtime_error((folder / "config.json").string() + ": " + error.what());
-    }
-  }();
-  Checkpoint checkpoint{json, Model(config)};
-  ttt::LoadOptions options;
-  if (config.tie_embeddings) options.optional = {"lm_head.weight"};
-  ttt::load_parameters(folder / "model.safetensors", checkpoint.model.parameters(), options);
-  return checkpoint;
-}
-
 /// Names a model by its configuration and every bit of its parameters (FNV-1a, by 64 bits).
-std::string fingerprint(const Checkpoint& checkpoint) {
+std::string fingerprint(const LoadedModel& checkpoint) {
   std::uint64_t hash = 0xcbf29ce484222325;
   const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3; };
   for (const char c : checkpoint.json.dump()) add(static_cast<unsigned char>(c));
@@ -102,11 +56,11 @@ void write_bytes(const Model& model, const Options& options, ttt::Generation<Mod
 }
 
 void run(const Options& options) {
-  const Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+  const LoadedModel checkpoint = ttt::examples::load_checkpoint(options.checkpoint);
   const Model& model = checkpoint.model;
   const std::string name = fingerprint(checkpoint);
-  std::cerr << "TTT-" << (ttt::ttt_layer_type(checkpoint.json) == "linear" ? "Linear" : "MLP")
-            << ", " << model.config().trunk.depth << " blocks of width " << model.width() << ", "
+  std::cerr << checkpoint.kind.name << ", " << model.config().trunk.depth << " blocks of width "
+            << model.width() << ", "
             << ttt::examples::compact(static_cast<double>(ttt::count_elements(model.parameters())))
             << " parameters\n";
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ttt/layers/ttt_inner_losses.hpp"
+#include "ttt/lm/generation.hpp"
 
 namespace ttt::examples {
 namespace {
@@ -183,21 +184,14 @@ std::vector<InnerLossBucket> inner_losses(const Model& model,
 
 std::string sample(const Model& model, std::string_view prompt, int bytes, double temperature,
                    std::uint64_t seed) {
-  auto state = model.initial_state();
   auto workspace = model.workspace(static_cast<Index>(prompt.size()));
-  Vector<float> logits(model.vocabulary());
-  model.prefill(tokens(prompt), state, logits, workspace);
-  Random random(seed);
+  Generation<Model> generation{model.initial_state()};
+  generation.random_seed = seed;
+  append(model, tokens(prompt), generation, workspace);
   std::string text;
-  for (int i = 0; i < bytes; ++i) {
-    const Vector<double> weights =
-        ((logits.array() - logits.maxCoeff()).cast<double>() / temperature).exp();
-    double left = random.uniform() * weights.sum();
-    std::int32_t id = 0;
-    while (id + 1 < weights.size() && (left -= weights[id]) > 0) ++id;
-    text += static_cast<char>(id);
-    model.step(id, state, logits, workspace);
-  }
+  for (int i = 0; i < bytes; ++i)
+    text +=
+        static_cast<char>(write_token(model, {.temperature = temperature}, generation, workspace));
   return text;
 }
 

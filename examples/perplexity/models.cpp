@@ -99,25 +99,54 @@ void save_checkpoint(const std::filesystem::path& folder, const Model& model,
   write_text_file(folder / "config.json", json.dump(2) + "\n");
 }
 
-LoadedModel load_checkpoint(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
+namespace {
+
+nlohmann::json read_json(const std::filesystem::path& path) {
   std::ifstream file(path);
   if (!file)
-    throw std::runtime_error(path.string() +
-                             ": cannot be opened, expected a checkpoint's folder "
-                             "with config.json and model.safetensors");
-  const auto json = nlohmann::json::parse(file, nullptr, false);
-  if (json.is_discarded()) throw std::runtime_error(path.string() + ": it is not JSON");
+    throw std::runtime_error("cannot read " + path.string() +
+                             ", expected a checkpoint's config.json beside its model.safetensors");
+  auto json = nlohmann::json::parse(file, nullptr, false);
+  if (json.is_discarded()) throw std::runtime_error(path.string() + " is not valid JSON");
+  return json;
+}
+
+Model::Config config_from(const nlohmann::json& json) {
+  const auto type = detail::json_value<std::string>(json, "model_type", "ttt");
+  if (type != "ttt")
+    throw std::runtime_error("the configuration's 'model_type' is '" + type + "', expected 'ttt'");
   auto config = language_model_config_from_json<TTTLinear<float>, TTTMLP<float>>(json);
+  require(config.vocabulary == 256, "the configuration's 'vocab_size' is ", config.vocabulary,
+          ", expected 256: these are models of bytes");
   const std::size_t mixer = ttt_layer_type(json) == "linear" ? 0 : 1;
   config.trunk.layer_types.assign(static_cast<std::size_t>(config.trunk.depth), mixer);
-  Model model(config);
-  load_parameters(folder / "model.safetensors", model.parameters(),
-                  {.optional = {"lm_head.weight"}});
+  return config;
+}
+
+/// The kind that comes nearest: the backbones differ in switches that a checkpoint may mix.
+const LayerKind& kind_of(const Model::Config& config) {
   const bool mamba = std::get<0>(config.trunk.mixers).share_qk;
   for (const LayerKind& kind : layer_kinds())
-    if (kind.mixer == mixer && kind.mamba_backbone == mamba) return {std::move(model), kind};
-  throw std::runtime_error(path.string() + ": no layer of this program fits its configuration");
+    if (kind.mixer == config.trunk.layer_types.front() && kind.mamba_backbone == mamba) return kind;
+  return layer_kinds().front();
+}
+
+}  // namespace
+
+LoadedModel load_checkpoint(const std::filesystem::path& folder) {
+  auto json = read_json(folder / "config.json");
+  const Model::Config config = [&] {
+    try {
+      return config_from(json);
+    } catch (const std::exception& error) {
+      throw std::runtime_error((folder / "config.json").string() + ": " + error.what());
+    }
+  }();
+  LoadedModel loaded{std::move(json), Model(config), kind_of(config)};
+  LoadOptions options;
+  if (config.tie_embeddings) options.optional = {"lm_head.weight"};
+  load_parameters(folder / "model.safetensors", loaded.model.parameters(), options);
+  return loaded;
 }
 
 }  // namespace ttt::examples

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -44,11 +45,15 @@ std::int64_t state_bytes(const Model& model);
 void save_checkpoint(const std::filesystem::path& folder, const Model& model,
                      const LayerKind& kind);
 
-/// A model from such a folder, and the name of its kind.
+/// A model from such a folder, its configuration, and the kind of its layers.
 struct LoadedModel {
+  nlohmann::json json;
   Model model;
   LayerKind kind;
 };
+
+/// Throws `std::exception` with one sentence where the folder does not hold a model of bytes that
+/// this program knows.
 LoadedModel load_checkpoint(const std::filesystem::path& folder);
 
 }  // namespace ttt::examples

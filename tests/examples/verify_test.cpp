@@ -228,7 +228,8 @@ TEST(VerifyFileTest, NamesATensorThatIsMissing) {
     const ReferenceCopy original(golden_path(golden));
     for (const auto& [name, tensor] : original.tensors) {
       if (is_result(name)) continue;
-      const EditedFile file(golden, [&](auto& copy) { copy.tensors.erase(name); });
+      const EditedFile file(golden,
+                            [&, &missing = name](auto& copy) { copy.tensors.erase(missing); });
       const std::string message = message_of([&] { verify_file<double>(file.path); });
       EXPECT_NE(message.find(name), message.npos) << golden << ", " << name << ": " << message;
     }
@@ -273,7 +274,8 @@ const std::string theorem_file = golden_path("theorem1_linear_attention");
 
 TEST(VerifyProgramTest, PrintsOneJsonObjectALine) {
   for (const std::string scalar : {"double", "float"}) {
-    const ProgramRun run = run_verify("--json --scalar " + scalar + " " + layer_file + " " + theorem_file);
+    const ProgramRun run =
+        run_verify("--json --scalar " + scalar + " " + layer_file + " " + theorem_file);
     EXPECT_EQ(run.exit_code, 0) << run.output;
     const auto lines = json_lines(run.output);
     ASSERT_EQ(lines.size(), 2u);

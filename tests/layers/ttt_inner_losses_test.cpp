@@ -233,7 +233,8 @@ TYPED_TEST(InnerLossesTest, TheSameTokenAgainIsKnownBetter) {
   const auto losses = run_losses(layer, tokens(1).replicate(1, 20), state, cache);
   for (Index t = 0; t < 20; ++t)
     EXPECT_TRUE((losses.after.col(t).array() < losses.before.col(t).array()).all()) << t;
-  EXPECT_EQ(losses.after.leftCols(19), losses.before.rightCols(19));
+  EXPECT_LE(relative_error(losses.after.leftCols(19), losses.before.rightCols(19)),
+            tolerance::stream<S>);
 }
 
 TEST(InnerLossesRefusalTest, ACacheOfAnotherLayerIsRefused) {

@@ -1,9 +1,10 @@
 // The laws for one block around TTT-Linear, with each of its switches.
+#include "ttt/lm/block.hpp"
+
 #include <gtest/gtest.h>
 
 #include "support/laws.hpp"
 #include "ttt/layers/ttt_linear.hpp"
-#include "ttt/lm/block.hpp"
 
 namespace ttt::test {
 namespace {

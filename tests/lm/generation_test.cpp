@@ -91,6 +91,18 @@ TEST_F(GenerationTest, GreedyTokensAreTheLargestLogitsOfAllThatStandsBefore) {
   }
 }
 
+TEST_F(GenerationTest, DrawsAreThoseOfOneGenerator) {
+  auto text = begin(prompt), copy = text;
+  Random random(5);
+  for (int i = 0; i < 20; ++i) {
+    Vector<float> logits(V);
+    model.step(copy.last, copy.state, logits, workspace);
+    copy.last = sample<float>(logits, {.temperature = 2}, random);
+    EXPECT_EQ(write_token(model, {.temperature = 2}, text, workspace), copy.last) << i;
+  }
+  EXPECT_EQ(text.random_seed, random.state());
+}
+
 TEST_F(GenerationTest, AppendedInPiecesIsAppendedAtOnce) {
   const auto whole = begin(prompt);
   Generation<Model> pieces{model.initial_state(), -1, 5};

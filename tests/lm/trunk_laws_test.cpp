@@ -1,10 +1,11 @@
 // The laws for a trunk, of one kind of mixer and hybrid.
+#include "ttt/lm/trunk.hpp"
+
 #include <gtest/gtest.h>
 
 #include "support/laws.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
-#include "ttt/lm/trunk.hpp"
 
 namespace ttt::test {
 namespace {

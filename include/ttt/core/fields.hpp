@@ -18,6 +18,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -53,9 +54,13 @@ struct TensorInfo {
 
 namespace detail {
 
+/// Converts to anything, in expressions that are never evaluated. (It has a body because compilers
+/// warn of one that is missing where T is local.)
 struct AnyMember {
   template <class T>
-  operator T() const;
+  operator T() const {
+    std::abort();
+  }
 };
 
 template <class T, std::size_t... I>
