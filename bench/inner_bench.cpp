@@ -7,6 +7,7 @@
 /// and by the parts of the dual form. items_per_second counts tokens, and processor time.
 ///
 ///   inner_bench [options of Google Benchmark]
+#include "support/layer_bench.hpp"
 #include "support/program.hpp"
 #include "ttt/inner/dual_form_adjoint.hpp"
 #include "ttt/inner/inner_loop.hpp"

@@ -7,6 +7,7 @@
 /// own; --quick runs that case alone, --full every combination. Threads: 1 and OMP_NUM_THREADS.
 /// Rates of one thread count processor time, those of several count real time.
 /// bench/run.sh builds and runs it and makes a table of its output.
+#include "support/layer_bench.hpp"
 #include "support/program.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"

@@ -49,8 +49,12 @@ nlohmann::json json_of(const ResultRow& row) {
 Experiment::Experiment(const Options& options, Machine machine)
     : options_(options), printer_(std::cout) {
   const std::int64_t longest = *std::max_element(options.contexts.begin(), options.contexts.end());
-  for (const std::string& name : options.layers) model_config(layer_kind(name), options);
-  if (options.checkpoint.empty())
+  // All input is read and checked before anything is written.
+  if (!options.checkpoint.empty())
+    checkpoint_ = load_checkpoint(options.checkpoint);
+  else
+    for (const std::string& name : options.layers) model_config(layer_kind(name), options);
+  if (!checkpoint_)
     text_ = read_text({options.text, options.validation_text, options.test_text, longest});
   else if (options.test_text.empty())
     text_ = read_text({options.text, {}, {}, longest});
@@ -74,7 +78,7 @@ void Experiment::run() {
     for (const auto& [name, value] : machine_facts(report_.machine))
       std::cout << name << ": " << value << '\n';
   if (!options_.json) std::cout << report_.notes[0] << "\n\n" << std::flush;
-  if (!options_.checkpoint.empty()) {
+  if (checkpoint_) {
     evaluate_checkpoint();
   } else {
     if (!options_.train_only) count();
@@ -139,12 +143,11 @@ void Experiment::train_and_evaluate(const LayerKind& kind, std::int64_t context,
 }
 
 void Experiment::evaluate_checkpoint() {
-  const LoadedModel loaded = load_checkpoint(options_.checkpoint);
   ResultRow row;
-  row.layer = loaded.kind.name;
-  row.backbone = loaded.kind.backbone;
+  row.layer = checkpoint_->kind.name;
+  row.backbone = checkpoint_->kind.backbone;
   row.train_context = options_.contexts.front();
-  evaluate_model(loaded.model, row);
+  evaluate_model(checkpoint_->model, row);
 }
 
 void Experiment::evaluate_model(const Model& model, ResultRow row) {
@@ -186,6 +189,7 @@ void Experiment::add_row(const ResultRow& row) {
   nlohmann::json event = json_of(row);
   event["event"] = "result";
   metrics_ << event.dump() << std::endl;
+  require_written(metrics_);
   write_files();
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <fstream>
+#include <optional>
 
 #include "perplexity/evaluation.hpp"
 #include "perplexity/report.hpp"
@@ -28,6 +29,7 @@ class Experiment {
   std::string model_folder(const LayerKind& kind, std::int64_t context, std::uint64_t seed) const;
 
   Options options_;
+  std::optional<LoadedModel> checkpoint_;
   TextParts text_;
   std::ofstream metrics_;
   ResultPrinter printer_;

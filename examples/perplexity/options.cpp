@@ -17,6 +17,15 @@ constexpr const char* description =
     "model into the folder --out.\n"
     "Exit code: 0, 1 for bad input, 2 for a bad command line.";
 
+/// Numbers above 0; CLI11's own check would name the largest double as the other end.
+const CLI::Validator positive(
+    [](std::string& text) -> std::string {
+      double value = 0;
+      if (CLI::detail::lexical_cast(text, value) && value > 0) return {};
+      return "'" + text + "' is not a number above 0";
+    },
+    "ABOVE 0");
+
 std::string layer_names() {
   std::string names;
   for (const LayerKind& kind : layer_kinds()) names += (names.empty() ? "" : ", ") + kind.name;
@@ -36,7 +45,7 @@ void add_text_options(CLI::App& app, Options& o) {
   app.add_option("--validation-text", o.validation_text, "Texts for validation, not trained on");
   app.add_option("--test-text", o.test_text, "Texts for the test, not trained on");
   app.add_option("--test-bytes", o.test_bytes, "Evaluate on at most this many bytes (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
 }
 
 void add_model_options(CLI::App& app, Options& o) {
@@ -55,17 +64,17 @@ void add_model_options(CLI::App& app, Options& o) {
                  "Training contexts in bytes, separated by commas (a token of the paper is about "
                  "four bytes)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   app.add_option("--width", o.width, "Channels of the model")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
-  app.add_option("--depth", o.depth, "Blocks")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--depth", o.depth, "Blocks")->check(positive)->capture_default_str();
   app.add_option("--heads", o.heads, "Heads; each learns inner weights of its own")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   app.add_option("--mini-batch", o.mini_batch, "Tokens in a mini-batch of the inner loop")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
 }
 
@@ -74,27 +83,25 @@ void add_training_options(CLI::App& app, Options& o) {
       app.add_option("--minutes", o.minutes,
                      "Training budget of each model: 20 steps are measured, which fixes "
                      "the number of steps")
-          ->check(CLI::PositiveNumber)
+          ->check(positive)
           ->capture_default_str();
-  auto* steps = app.add_option("--steps", o.steps, "... or in steps")->check(CLI::PositiveNumber);
-  auto* tokens =
-      app.add_option("--tokens", o.tokens, "... or in bytes")->check(CLI::PositiveNumber);
+  auto* steps = app.add_option("--steps", o.steps, "... or in steps")->check(positive);
+  auto* tokens = app.add_option("--tokens", o.tokens, "... or in bytes")->check(positive);
   minutes->excludes(steps)->excludes(tokens);
   steps->excludes(tokens);
   app.add_option("--batch-tokens", o.batch_tokens, "Bytes in a training step (at least one window)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   app.add_option("--learning-rate", o.learning_rate,
                  "Peak of the outer learning rate (default: each layer's own)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
   app.add_option("--seed", o.seeds, "Seeds, separated by commas: of initialization and windows")
       ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::TypeValidator<std::uint64_t>("WHOLE NUMBER"))
       ->capture_default_str();
-  app.add_option("--threads", o.threads, "Threads (default: all cores)")
-      ->check(CLI::PositiveNumber);
+  app.add_option("--threads", o.threads, "Threads (default: all cores)")->check(positive);
   app.add_option("--checkpoint-every", o.checkpoint_every, "Steps between two checkpoints")
-      ->check(CLI::PositiveNumber)
+      ->check(positive)
       ->capture_default_str();
   app.add_flag(
       "--resume", o.resume,

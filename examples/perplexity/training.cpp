@@ -148,6 +148,7 @@ class TrainingRun {
                                {"gradient_norm", step.gradient_norm}}
                     .dump()
              << std::endl;
+    require_written(metrics_);
   }
 
   /// The state first: it holds the parameters too, so a run that stops between the two files still
@@ -169,6 +170,10 @@ class TrainingRun {
 };
 
 }  // namespace
+
+void require_written(const std::ostream& metrics) {
+  if (!metrics) throw std::runtime_error("cannot write to metrics.jsonl: the disk may be full");
+}
 
 TrainedModel train(const Run& run, const Options& options, const std::vector<Document>& text,
                    std::ostream& metrics) {

@@ -13,6 +13,9 @@
 
 namespace ttt::examples {
 
+/// Throws `std::runtime_error` where the last write to metrics.jsonl failed.
+void require_written(const std::ostream& metrics);
+
 /// One model to train: a layer at a training context with a seed.
 struct Run {
   LayerKind kind;
