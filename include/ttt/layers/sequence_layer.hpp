@@ -100,9 +100,9 @@ class StreamCalls {
 
   /// The same numbers; `cache` then holds what `backward` needs.
   template <class State, class Workspace, class Cache>
-  requires(!std::same_as<std::remove_const_t<Cache>, RunOptions>)
-  void forward(MatrixIn<S> x, State& state, MatrixOut<S> y, Workspace& workspace, Cache& cache,
-               const RunOptions& options = {}) const {
+  requires(!std::same_as<std::remove_const_t<Cache>, RunOptions>) void forward(
+      MatrixIn<S> x, State& state, MatrixOut<S> y, Workspace& workspace, Cache& cache,
+      const RunOptions& options = {}) const {
     State* const states[] = {&state};
     const Index size = x.cols();
     self().forward_batch(x, Lengths(&size, 1), states, y, workspace, &cache, options);
