@@ -49,7 +49,8 @@ void measure_inner(benchmark::State& run, const TTTConfig& config, Index tokens)
   Random random(1);
   for (Matrix<float>* part : {&a.q, &a.k, &a.v}) random.fill_normal(*part, 0.5);
   a.rate.setConstant(static_cast<float>(config.base_learning_rate / (2.0 * config.head_width())));
-  const Vector<float> tau = InnerRate<float>::token_factors(Vector<float>::Zero(config.mini_batch));
+  Vector<float> tau(config.mini_batch);
+  InnerRate<float>::token_factors(Vector<float>::Zero(config.mini_batch), tau);
   std::vector<TTTPiece> pieces;
   append_pieces(0, 0, tokens, 0, config.mini_batch, pieces);
   const std::vector<Index> first_piece{0, std::ssize(pieces)};

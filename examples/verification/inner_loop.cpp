@@ -93,7 +93,7 @@ class InnerLoopCheck {
     for (Index b = 0; b < batch_; ++b) {
       for (Index h = 0; h < heads_; ++h) {
         StackWeights<S, M> W = StackWeights<S, M>::zero(1, config_.head_width());
-        Loop::copy(parameters_.W_0.head(h), W.head(0));
+        copy_weights(parameters_.W_0.head(h), W.head(0));
         for (Index begin = 0; begin < tokens_; begin += config_.mini_batch) {
           const Index n = std::min(config_.mini_batch, tokens_ - begin);
           const Index f = config_.head_width();

@@ -66,22 +66,15 @@ struct InnerLoop {
                           MatrixIn<S> V, MatrixIn<S> E, MatrixOut<S> O) {
     const Index n = K.cols(), head_width = K.rows();
     StackWeights<S, M> W_0 = StackWeights<S, M>::zero(1, head_width), W_t = W_0;
-    copy(W, W_0.head(0));
+    copy_weights(W, W_0.head(0));
     std::vector<StackWeights<S, M>> G(static_cast<std::size_t>(n), W_t);
     for (Index t = 0; t < n; ++t) {
       gradient(as_const(W_0).head(0), norm, K.col(t), V.col(t), G[t].head(0));
-      copy(W_0.head(0), W_t.head(0));
+      copy_weights(W_0.head(0), W_t.head(0));
       for (Index s = 0; s <= t; ++s) update(W_t.head(0), E(s, t), as_const(G[s]).head(0));
       output(as_const(W_t).head(0), norm, Q.col(t), O.col(t));
     }
-    copy(W_t.head(0), W);
-  }
-
-  static void copy(const Weights& from, Weights to) {
-    for (std::size_t l = 0; l < depth; ++l) {
-      to.W[l] = from.W[l];
-      to.b[l] = from.b[l];
-    }
+    copy_weights(W_t.head(0), W);
   }
 
  private:

@@ -6,6 +6,8 @@
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7, and the official code (TTT layers).
 #pragma once
 
+#include <algorithm>
+
 #include "ttt/core/product.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/nn/activation.hpp"
@@ -15,10 +17,9 @@ namespace ttt {
 template <Scalar S>
 struct InnerRate {
   /// tau [b] from the learned offsets token_idx [b].
-  static Vector<S> token_factors(VectorIn<S> token_idx) {
-    const Index b = token_idx.size();
-    return (token_idx.array() + Vector<S>::LinSpaced(b, S(1), static_cast<S>(b)).array().inverse())
-        .cwiseMax(S(0));
+  static void token_factors(VectorIn<S> token_idx, VectorOut<S> tau) {
+    for (Index i = 0; i < tau.size(); ++i)
+      tau[i] = std::max(S(0), S(1) / static_cast<S>(i + 1) + token_idx[i]);
   }
 
   /// Adds into d_token_idx; a clamped factor passes nothing on.
@@ -31,8 +32,7 @@ struct InnerRate {
   static void gate(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> c, MatrixOut<S> gate) {
     Product<S>::atb(a, x, gate);
     gate.colwise() += c.transpose().col(0);
-    for (Index t = 0; t < gate.cols(); ++t)
-      gate.col(t) = S(0.5) * ((S(0.5) * gate.col(t).array()).tanh() + S(1));
+    SiLU::sigmoid<S>(gate, gate);
   }
 
   /// Given d_gate [H, T], which it overwrites: adds into dx, d_a and d_c.

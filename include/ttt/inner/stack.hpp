@@ -63,6 +63,15 @@ struct HeadWeights {
   std::array<VectorMap, N> b;  // [out]; empty without biases
 };
 
+/// Copies the numbers that one head's views show to where another's point.
+template <class From, class To, std::size_t N>
+void copy_weights(const HeadWeights<From, N>& from, HeadWeights<To, N> to) {
+  for (std::size_t l = 0; l < N; ++l) {
+    to.W[l] = from.W[l];
+    to.b[l] = from.b[l];
+  }
+}
+
 /// The weights of all heads, side by side: those that are learned inside (as state), their initial
 /// values W_0 (as parameters), sums of gradients, and adjoints. In the paper's convention z = W k;
 /// the bytes are those of the official `W1 [H, in, out]`, `b1 [H, 1, out]`.

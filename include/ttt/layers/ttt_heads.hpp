@@ -78,8 +78,8 @@ class TTTHeads {
   }
 
   static void keep(Index i, Index h, const TTTPiece& piece, const State& state, Cache& cache) {
-    InnerCopy::copy(state.weights.head(h), cache.weights[i].head(h));
-    if (piece.offset > 0) InnerCopy::copy(state.sums.head(h), cache.sums[i].head(h));
+    copy_weights(state.weights.head(h), cache.weights[i].head(h));
+    if (piece.offset > 0) copy_weights(state.sums.head(h), cache.sums[i].head(h));
   }
 
   /// E(s, t) = lr_s tau_t, and the weights e with which the piece's gradients are carried on: into
@@ -204,15 +204,6 @@ class TTTHeads {
     return {{workspace.d_norm_weight.data() + task * f, f},
             {workspace.d_norm_bias.data() + task * f, f}};
   }
-
-  struct InnerCopy {
-    static void copy(const HeadWeights<const S, depth>& from, HeadWeights<S, depth> to) {
-      for (std::size_t l = 0; l < depth; ++l) {
-        to.W[l] = from.W[l];
-        to.b[l] = from.b[l];
-      }
-    }
-  };
 
   const TTTConfig& config_;
   const Parameters& parameters_;

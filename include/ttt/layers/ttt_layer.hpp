@@ -144,7 +144,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
     Workspace& w = workspace;
     step_project(x_t, state, options, w);
     const Index f = config_.head_width(), last = config_.mini_batch - 1;
-    tau_of(w.tau);
+    InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
     for (Index h = 0; h < config_.heads; ++h) {
       const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
       auto R = state.sums.head(h);
@@ -181,7 +181,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   /// Cuts the sequences into pieces, and keeps what backward needs of the inputs.
   void begin(MatrixIn<S> x, Lengths lengths, States<State> states, const RunOptions& options,
              Cache& cache, bool keep) const {
-    cache.tau = InnerRate<S>::token_factors(parameters_.token_idx);
+    cache.tau.resize(config_.mini_batch);
+    InnerRate<S>::token_factors(parameters_.token_idx, cache.tau);
     cache.pieces.clear();
     cache.first_piece.assign(1, 0);
     Index begin = 0;
@@ -350,12 +351,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
     rotary_.rotate(w.k, state.position);
     w.gate.noalias() = p.rate_weight.transpose() * x_t;
     w.gate += p.rate_bias.transpose();
-    w.gate = rate_scale(options) * S(0.5) * ((S(0.5) * w.gate.array()).tanh() + S(1));
-  }
-
-  void tau_of(Vector<S>& tau) const {
-    for (Index i = 0; i < tau.size(); ++i)
-      tau[i] = std::max(S(0), S(1) / static_cast<S>(i + 1) + parameters_.token_idx[i]);
+    SiLU::sigmoid<S>(w.gate, w.gate);
+    w.gate *= rate_scale(options);
   }
 
   Config config_;

@@ -115,7 +115,7 @@ struct SiLU {
     d = d.array() * (S(1) + z.array() * (S(1) - d.array()));
   }
 
-  /// sigma(z) = (1 + tanh(z / 2)) / 2, which cannot overflow.
+  /// sigma(z) = (1 + tanh(z / 2)) / 2, which cannot overflow. `a` may be the memory of z.
   template <Scalar S>
   static void sigmoid(MatrixIn<S> z, MatrixOut<S> a) {
     a = S(0.5) * ((S(0.5) * z.array()).tanh() + S(1));
