@@ -71,7 +71,8 @@ class TTTHeads {
   template <class Body>
   void each_head(std::size_t sequences, Workspace& workspace, Body&& body) const {
     const Index tasks = config_.heads * static_cast<Index>(sequences);
-    if (workspace.heads.empty()) workspace.heads.resize(available_threads());
+    if (std::ssize(workspace.heads) < available_threads())
+      workspace.heads.resize(static_cast<std::size_t>(available_threads()));
     parallel_for(tasks, std::ssize(workspace.heads), [&](Index task, Index slot) {
       body(task / config_.heads, task % config_.heads, workspace.heads[slot]);
     });
