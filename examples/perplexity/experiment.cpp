@@ -50,16 +50,18 @@ Experiment::Experiment(const Options& options, Machine machine)
     : options_(options), printer_(std::cout) {
   const std::int64_t longest = *std::max_element(options.contexts.begin(), options.contexts.end());
   // All input is read and checked before anything is written.
-  if (!options.checkpoint.empty())
-    checkpoint_ = load_checkpoint(options.checkpoint);
-  else
-    for (const std::string& name : options.layers) model_config(layer_kind(name), options);
+  if (!options.checkpoint.empty()) checkpoint_ = load_checkpoint(options.checkpoint);
+  for (const std::string& name : options.layers) model_config(layer_kind(name), options);
   if (!checkpoint_)
     text_ = read_text({options.text, options.validation_text, options.test_text, longest});
   else if (options.test_text.empty())
     text_ = read_text({options.text, {}, {}, longest});
   else
     text_.test = read_documents(options.test_text);
+  if (test_windows(text_.test, longest, 1).empty())
+    throw std::invalid_argument("no test text has the " + std::to_string(longest + 1) +
+                                " bytes that a context of " + std::to_string(longest) +
+                                " needs: give a longer text or a shorter context");
   open_folder(options.out);
   const auto mode = options.resume ? std::ios::app : std::ios::trunc;
   metrics_.open(options.out / "metrics.jsonl", std::ios::out | mode);
