@@ -29,7 +29,8 @@ inline Index available_threads() {
 /// The first exception is rethrown when all threads are done.
 template <class Body>
 void parallel_for(Index count, Index slots, Body&& body) {
-  const Index threads = std::min({count, slots, available_threads()});
+  // One piece of work asks no runtime for threads: `step` must not wake it up, for that allocates.
+  const Index threads = count <= 1 ? 1 : std::min({count, slots, available_threads()});
   if (threads <= 1) {
     for (Index i = 0; i < count; ++i) body(i, Index{0});
     return;
@@ -55,7 +56,7 @@ void parallel_for(Index count, Index slots, Body&& body) {
 
 template <class Body>
 void parallel_for(Index count, Body&& body) {
-  parallel_for(count, available_threads(), [&](Index i, Index) { body(i); });
+  parallel_for(count, count, [&](Index i, Index) { body(i); });
 }
 
 /// Runs `body(begin, size)` over [0, count) in consecutive blocks of `block` elements.
