@@ -24,18 +24,12 @@ inline Index available_threads() {
 #endif
 }
 
-/// Runs `body(index, slot)` for every index in [0, count), on at most `slots` threads. Calls that
-/// run at the same time have different slots in [0, slots): room for one scratch object each.
-/// The first exception is rethrown when all threads are done.
-template <class Body>
-void parallel_for(Index count, Index slots, Body&& body) {
-  // One piece of work asks no runtime for threads: `step` must not wake it up, for that allocates.
-  const Index threads = count <= 1 ? 1 : std::min({count, slots, available_threads()});
-  if (threads <= 1) {
-    for (Index i = 0; i < count; ++i) body(i, Index{0});
-    return;
-  }
 #if defined(TTT_USE_OPENMP) && TTT_USE_OPENMP
+namespace detail {
+
+/// A function of its own: compilers call the OpenMP runtime where a function with a pragma begins.
+template <class Body>
+void parallel_loop(Index count, Index threads, Body& body) {
   std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast <int>(threads))
   for (Index i = 0; i < count; ++i) {
@@ -51,7 +45,23 @@ void parallel_for(Index count, Index slots, Body&& body) {
 #endif
   }
   if (error) std::rethrow_exception(error);
+}
+
+}  // namespace detail
 #endif
+
+/// Runs `body(index, slot)` for every index in [0, count), on at most `slots` threads. Calls that
+/// run at the same time have different slots in [0, slots): room for one scratch object each.
+/// The first exception is rethrown when all threads are done.
+template <class Body>
+void parallel_for(Index count, Index slots, Body&& body) {
+  // One piece of work asks no runtime for threads: `step` must not wake it up, for that allocates.
+  const Index threads = count <= 1 ? 1 : std::min({count, slots, available_threads()});
+#if defined(TTT_USE_OPENMP) && TTT_USE_OPENMP
+  if (threads > 1) return detail::parallel_loop(count, threads, body);
+#endif
+  static_cast<void>(threads);
+  for (Index i = 0; i < count; ++i) body(i, Index{0});
 }
 
 template <class Body>
