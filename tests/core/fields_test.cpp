@@ -212,6 +212,26 @@ TEST(FieldsTest, FindsTheFirstTensorThatIsNotFinite) {
   EXPECT_EQ(first_non_finite(value), "layers.1.bias");
 }
 
+struct Partly {
+  Leaf decaying, protected_leaf;
+  Vector<double> scale = Vector<double>::Ones(2);
+  static auto fields(auto& self) {
+    return std::tuple(field("a", self.decaying), without_decay(field("b", self.protected_leaf)),
+                      without_decay(field("scale", self.scale)));
+  }
+};
+
+TEST(FieldsTest, SaysWhichTensorsWeightDecayIsFor) {
+  const Partly value{leaf(1), leaf(2)};
+  std::vector<std::string> decaying;
+  for_each_tensor(
+      [&](const TensorInfo& info, const auto&) {
+        if (info.decays) decaying.push_back(info.name);
+      },
+      value);
+  EXPECT_EQ(decaying, (std::vector<std::string>{"a.weight", "a.bias"}));
+}
+
 /// What `for_each_tensor` asserts of a struct when it is compiled.
 template <class T>
 constexpr bool lists_every_member =

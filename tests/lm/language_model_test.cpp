@@ -177,6 +177,35 @@ TYPED_TEST(LanguageModelTest, SeveralSequencesEqualSeparateOnes) {
   });
 }
 
+TYPED_TEST(LanguageModelTest, PromptsAndStepsOfABatchEqualSeparateOnes) {
+  using S = TypeParam;
+  each_model<S>([](const Model<S>& model) {
+    // Together longer than a tile, so that some prompts end within it and some go on.
+    const std::vector<Index> lengths{5, 700, 1, 344};
+    const Ids ids = random_ids(1050, 3), next = random_ids(4, 5);
+    auto workspace = model.workspace(T);
+    std::vector<typename Model<S>::State> together(4, model.initial_state()), apart = together;
+    std::vector<typename Model<S>::State*> states;
+    for (auto& state : together) states.push_back(&state);
+    Matrix<S> after_prompt = unwritten<S>(V, 4), after_step = after_prompt;
+    model.prefill_batch(ids, lengths, states, after_prompt, workspace);
+    model.step_batch(next, states, after_step, workspace);
+    std::size_t begin = 0;
+    for (std::size_t s = 0; s < 4; ++s) {
+      const auto size = static_cast<std::size_t>(lengths[s]);
+      const auto column = static_cast<Index>(s);
+      Vector<S> one = unwritten<S>(V, 1);
+      model.prefill(std::span(ids).subspan(begin, size), apart[s], one, workspace);
+      // A hundred times as many tokens as the tolerance is for; rounding adds up.
+      EXPECT_LE(relative_error(after_prompt.col(column), one), 10 * tolerance::stream<S>);
+      model.step(next[s], apart[s], one, workspace);
+      EXPECT_LE(relative_error(after_step.col(column), one), 10 * tolerance::stream<S>);
+      begin += size;
+    }
+    expect_close(together, apart, 10 * tolerance::stream<S>);
+  });
+}
+
 TYPED_TEST(LanguageModelTest, StepAllocatesNothing) {
   if constexpr (!counts_allocations) {
     GTEST_SKIP() << "allocations are counted with glibc and without sanitizers only";
@@ -296,6 +325,19 @@ TEST(LanguageModelRefusalTest, WrongIdsTargetsAndLengths) {
             "LanguageModel.logits: logits has shape 12 x 4, expected 13 x 4");
   EXPECT_EQ(message_of([&] { model.prefill({}, state, logits, workspace); }),
             "LanguageModel.prefill: no tokens, expected at least one");
+  const auto prefill = [&](const std::vector<Index>& lengths, Index columns) {
+    Matrix<double> last(V, columns);
+    std::vector<Model<double>::State*> both{&state, &state};
+    return message_of([&] { model.prefill_batch(good, lengths, both, last, workspace); });
+  };
+  EXPECT_EQ(prefill({2, 2}, 3),
+            "LanguageModel.prefill_batch: last_logits has shape 13 x 3, expected 13 x 2");
+  EXPECT_EQ(prefill({2, 1}, 2),
+            "LanguageModel.prefill_batch: the lengths do not sum to the 4 tokens");
+  EXPECT_EQ(prefill({4, 0}, 2),
+            "LanguageModel.prefill_batch: a prompt of 0 tokens, expected at least one");
+  EXPECT_EQ(message_of([&] { model.step_batch(three, states, too_few, workspace); }),
+            "LanguageModel.step_batch: logits has shape 12 x 4, expected 13 x 3");
   EXPECT_EQ(message_of([&] { model.step(V, state, logits, workspace); }),
             "Embedding.step: the id at position 0 is 13, expected 0 to V - 1 with V = 13");
 }

@@ -6,6 +6,7 @@
 /// `counts_allocations` is false.
 #pragma once
 
+#include <Eigen/Core>  // before the declarations below, which clang wants to agree with its own
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>

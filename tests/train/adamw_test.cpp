@@ -48,6 +48,21 @@ TYPED_TEST(AdamWScalarTest, FollowsTheTrajectoryOfTorch) {
   EXPECT_EQ(optimizer.state().updates, 12);
 }
 
+struct PartlyDecaying {
+  Matrix<double> a, b;
+  static auto fields(auto& self) {
+    return std::tuple(field("a", self.a), without_decay(field("b", self.b)));
+  }
+};
+
+TEST(AdamWTest, LeavesTensorsWithoutDecayAlone) {
+  const Matrix<double> ones = Matrix<double>::Ones(2, 2), zero = Matrix<double>::Zero(2, 2);
+  PartlyDecaying weights{ones, ones};
+  AdamW<PartlyDecaying>(weights, {.weight_decay = 0.5}).step(weights, {zero, zero}, 0.1);
+  EXPECT_EQ(weights.a, 0.95 * ones);
+  EXPECT_EQ(weights.b, ones);
+}
+
 TEST(AdamWTest, MakesTheFirstUpdatesAsWorkedOutByHand) {
   Weights<double> weights{Matrix<double>::Constant(1, 1, 2.0), Vector<double>::Constant(1, -1.0)};
   const Weights<double> first{Matrix<double>::Constant(1, 1, 4.0), Vector<double>::Constant(1, 0)};

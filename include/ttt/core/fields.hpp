@@ -32,24 +32,39 @@
 
 namespace ttt {
 
-/// A member with its name in files. `groups` counts the matrices that stand side by side in one
-/// tensor: with G groups an `r x (G c)` matrix is the file's `[G, c, r]`, otherwise `[cols, rows]`.
+/// What a tensor is, beside its values. `groups` counts the matrices that stand side by side in it:
+/// with G groups an `r x (G c)` matrix is the file's `[G, c, r]`, otherwise `[cols, rows]`.
+struct FieldTraits {
+  Index groups = 0;
+  bool decays = true;  ///< weight decay is for it
+};
+
+/// A member with its name in files.
 template <class T>
 struct Field {
   std::string_view name;
   T& member;
-  Index groups;
+  FieldTraits traits;
 };
 
 template <class T>
 constexpr Field<T> field(std::string_view name, T& member, Index groups = 0) {
-  return {name, member, groups};
+  return {name, member, {.groups = groups}};
 }
 
-/// What a visitor is told of a tensor: its full name, and its shape as row-major files give it.
+/// A member that weight decay leaves alone.
+template <class T>
+constexpr Field<T> without_decay(Field<T> field) {
+  field.traits.decays = false;
+  return field;
+}
+
+/// What a visitor is told of a tensor: its full name, its shape as row-major files give it, and
+/// whether weight decay is for it.
 struct TensorInfo {
   std::string name;
   std::vector<Index> shape;
+  bool decays = true;
 };
 
 namespace detail {
@@ -123,27 +138,27 @@ concept HasFields = requires(T& value) {
 namespace detail {
 
 template <class Fn, class First, class... Rest>
-void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&... rest) {
+void visit(Fn& fn, const std::string& name, FieldTraits traits, First& first, Rest&... rest) {
   using T = std::remove_const_t<First>;
   if constexpr (Tensor<T> || std::is_arithmetic_v<T>) {
-    fn(name, groups, first, rest...);
+    fn(name, traits, first, rest...);
   } else if constexpr (is_std_vector<T>) {
     require(((first.size() == rest.size()) && ...), "for_each_tensor: ", name,
             " has different lengths in the structs compared");
     for (std::size_t i = 0; i < first.size(); ++i)
-      visit(fn, join_name(name, std::to_string(i)), groups, first[i], rest[i]...);
+      visit(fn, join_name(name, std::to_string(i)), traits, first[i], rest[i]...);
   } else if constexpr (is_std_array<T>) {
     for (std::size_t i = 0; i < first.size(); ++i)
-      visit(fn, name + std::to_string(i + 1), groups, first[i], rest[i]...);
+      visit(fn, name + std::to_string(i + 1), traits, first[i], rest[i]...);
   } else if constexpr (is_optional<T>) {
     require(((first.has_value() == rest.has_value()) && ...), "for_each_tensor: ", name,
             " is absent in some of the structs compared");
-    if (first) visit(fn, name, groups, *first, *rest...);
+    if (first) visit(fn, name, traits, *first, *rest...);
   } else if constexpr (is_variant<T>) {
     require(((first.index() == rest.index()) && ...), "for_each_tensor: ", name,
             " is of different kinds in the structs compared");
     const auto visit_alternative = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      if (first.index() == I) visit(fn, name, groups, std::get<I>(first), std::get<I>(rest)...);
+      if (first.index() == I) visit(fn, name, traits, std::get<I>(first), std::get<I>(rest)...);
     };
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (visit_alternative(std::integral_constant<std::size_t, I>{}), ...);
@@ -156,7 +171,8 @@ void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&...
                     "fields() must list every member of the struct, in any order");
     const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
       const auto member = std::get<I>(T::fields(first));
-      visit(fn, join_name(name, member.name), member.groups, member.member,
+      const FieldTraits inner{member.traits.groups, member.traits.decays && traits.decays};
+      visit(fn, join_name(name, member.name), inner, member.member,
             std::get<I>(std::remove_const_t<Rest>::fields(rest)).member...);
     };
     [&]<std::size_t... I>(std::index_sequence<I...>) {
@@ -172,25 +188,27 @@ void visit(Fn& fn, const std::string& name, Index groups, First& first, Rest&...
 /// the tensors at the same place in `rest`, which must be structs of the same kind.
 template <class Fn, class First, class... Rest>
 void for_each_tensor(Fn&& fn, First& first, Rest&... rest) {
-  const auto visit_leaf = [&fn](const std::string& name, Index groups, auto& leaf,
+  const auto visit_leaf = [&fn](const std::string& name, FieldTraits traits, auto& leaf,
                                 auto&... others) {
     if constexpr (detail::Tensor<std::remove_cvref_t<decltype(leaf)>>) {
-      if (leaf.size() > 0) fn(TensorInfo{name, detail::file_shape(leaf, groups)}, leaf, others...);
+      if (leaf.size() > 0)
+        fn(TensorInfo{name, detail::file_shape(leaf, traits.groups), traits.decays}, leaf,
+           others...);
     }
   };
-  detail::visit(visit_leaf, std::string(), 0, first, rest...);
+  detail::visit(visit_leaf, std::string(), FieldTraits(), first, rest...);
 }
 
 /// Calls `fn(name, number_of_first, number_of_rest...)` for every plain number: the positions and
 /// counters of a state, which `for_each_tensor` passes over.
 template <class Fn, class First, class... Rest>
 void for_each_number(Fn&& fn, First& first, Rest&... rest) {
-  const auto visit_leaf = [&fn](const std::string& name, Index, auto& leaf, auto&... others) {
+  const auto visit_leaf = [&fn](const std::string& name, FieldTraits, auto& leaf, auto&... others) {
     if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(leaf)>>) {
       fn(name, leaf, others...);
     }
   };
-  detail::visit(visit_leaf, std::string(), 0, first, rest...);
+  detail::visit(visit_leaf, std::string(), FieldTraits(), first, rest...);
 }
 
 /// A copy with the same shapes and every tensor zero: room for a gradient, or for an adjoint.

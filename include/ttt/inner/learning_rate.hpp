@@ -38,6 +38,7 @@ struct InnerRate {
   /// Given d_gate [H, T], which it overwrites: adds into dx, d_a and d_c.
   static void gate_backward(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> gate, MatrixOut<S> d_gate,
                             MatrixOut<S> dx, MatrixOut<S> d_a, MatrixOut<S> d_c) {
+    if (d_gate.cols() == 0) return;  // a row of no columns has no address
     d_gate.array() *= gate.array() * (S(1) - gate.array());
     Product<S>::add_abt(x, d_gate, d_a);
     d_c += d_gate.rowwise().sum().transpose();

@@ -62,19 +62,19 @@ void save_state(const std::filesystem::path& path, const State& state,
                 const std::string& fingerprint) {
   std::vector<TensorView> views;
   std::list<std::variant<std::int64_t, double>> numbers;  // a list: its elements stay in place
-  const auto add = [&](const std::string& name, Index groups, const auto& leaf) {
+  const auto add = [&](const std::string& name, FieldTraits traits, const auto& leaf) {
     using T = std::remove_cvref_t<decltype(leaf)>;
     if constexpr (detail::Tensor<T>) {
       using S = typename T::Scalar;
       const std::span<const S> values(leaf.data(), static_cast<std::size_t>(leaf.size()));
-      views.push_back(tensor_view(name, detail::file_shape(leaf, groups), values));
+      views.push_back(tensor_view(name, detail::file_shape(leaf, traits.groups), values));
     } else {
       using Stored = detail::StoredNumber<T>;
       const auto& number = std::get<Stored>(numbers.emplace_back(static_cast<Stored>(leaf)));
       views.push_back(tensor_view(name, {}, std::span<const Stored>(&number, 1)));
     }
   };
-  detail::visit(add, std::string(), 0, state);
+  detail::visit(add, std::string(), FieldTraits(), state);
   write_safetensors(
       path, std::move(views),
       {{"kind", "ttt_state"}, {"version", state_file_version}, {"fingerprint", fingerprint}});
@@ -89,23 +89,23 @@ void load_state(const std::filesystem::path& path, State& state, const std::stri
   detail::require_state_file(file, fingerprint);
   const LoadOptions options;
   detail::TensorList list(file, options);
-  const auto expect = [&](const std::string& name, Index groups, const auto& leaf) {
+  const auto expect = [&](const std::string& name, FieldTraits traits, const auto& leaf) {
     using T = std::remove_cvref_t<decltype(leaf)>;
     if constexpr (detail::Tensor<T>) {
-      list.expect(name, detail::shape_to_load(file, name, leaf, groups));
+      list.expect(name, detail::shape_to_load(file, name, leaf, traits.groups));
     } else {
       list.expect(name, {}, std::is_integral_v<T>);
     }
   };
-  detail::visit(expect, std::string(), 0, std::as_const(state));
+  detail::visit(expect, std::string(), FieldTraits(), std::as_const(state));
   list.check("state");
 
   State loaded = state;
-  const auto read = [&](const std::string& name, Index groups, auto& leaf) {
+  const auto read = [&](const std::string& name, FieldTraits traits, auto& leaf) {
     using T = std::remove_cvref_t<decltype(leaf)>;
     if constexpr (detail::Tensor<T>) {
       if constexpr (T::ColsAtCompileTime == Eigen::Dynamic)
-        if (groups == 0) leaf.resize(leaf.rows(), file.shape(name)[0]);
+        if (traits.groups == 0) leaf.resize(leaf.rows(), file.shape(name)[0]);
       detail::read_tensor(file, name, leaf);
     } else {
       using Stored = detail::StoredNumber<T>;
@@ -115,7 +115,7 @@ void load_state(const std::filesystem::path& path, State& state, const std::stri
         raise<std::runtime_error>(concat(path.string(), ": ", name, " is out of range: ", stored));
     }
   };
-  detail::visit(read, std::string(), 0, loaded);
+  detail::visit(read, std::string(), FieldTraits(), loaded);
   state = std::move(loaded);
 }
 

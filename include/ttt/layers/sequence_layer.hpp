@@ -195,7 +195,18 @@ void step_batch(const L& layer, MatrixIn<typename L::Scalar> x, std::span<typena
   layer.step_batch(x, States<typename L::State>(pointers), y, workspace, options);
 }
 
-/// A point of a stream to come back to: a copy for recurrent layers.
+/// A new stream with room for `capacity` tokens, where a layer's memory grows with the tokens that
+/// it has read; the layer's initial state elsewhere.
+template <SequenceLayer L>
+typename L::State initial_state(const L& layer, Index capacity) {
+  if constexpr (requires { layer.initial_state(capacity); }) {
+    return layer.initial_state(capacity);
+  } else {
+    return layer.initial_state();
+  }
+}
+
+/// A point of a stream to come back to: a copy for recurrent layers, a length for attention.
 template <class State>
 State mark(const State& state) {
   return state;

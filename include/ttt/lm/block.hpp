@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "ttt/core/random.hpp"
+#include "ttt/core/visit_index.hpp"
 #include "ttt/layers/sequence_layer.hpp"
 #include "ttt/nn/causal_conv.hpp"
 #include "ttt/nn/rms_norm.hpp"
@@ -67,11 +68,31 @@ class Block
     }
   };
 
+  /// A point of a stream (see `mark`).
+  struct Mark {
+    Matrix<S> conv_tail;
+    std::variant<decltype(mark(std::declval<const typename Mixers::State&>()))...> mixer;
+  };
+
   struct State {
     Matrix<S> conv_tail;  // [D, K-1], empty without pre_conv
     std::variant<typename Mixers::State...> mixer;
     static auto fields(auto& self) {
       return std::tuple(field("conv_tail", self.conv_tail), field("mixer", self.mixer));
+    }
+
+    friend Mark mark(const State& state) {
+      Mark point{state.conv_tail, {}};
+      visit_index(state.mixer, [&](auto index, const auto& part) {
+        point.mixer.template emplace<index>(mark(part));
+      });
+      return point;
+    }
+    friend void rewind(State& state, const Mark& point) {
+      require(state.mixer.index() == point.mixer.index(), "rewind: the mark is of another mixer");
+      state.conv_tail = point.conv_tail;
+      visit_index(state.mixer,
+                  [&](auto index, auto& part) { rewind(part, std::get<index>(point.mixer)); });
     }
   };
 
@@ -123,10 +144,13 @@ class Block
   const Mixer& mixer() const { return parameters_.mixer; }
   static auto fields(auto& self) { return std::tuple(field("", self.parameters_)); }
 
-  State initial_state() const {
+  /// With room for `capacity` tokens where a mixer's memory grows.
+  State initial_state(Index capacity = 0) const {
     State state;
     if (config_.pre_conv) state.conv_tail.setZero(width(), config_.conv_kernel - 1);
-    std::visit([&](const auto& layer) { state.mixer = layer.initial_state(); }, mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      state.mixer.template emplace<index>(ttt::initial_state(layer, capacity));
+    });
     return state;
   }
 
@@ -142,19 +166,18 @@ class Block
     for (auto* vector : {&w.h_t, &w.n_t, &w.m_t}) vector->resize(width());
     if (config_.intermediate > 0)
       w.mlp = SwiGLU<S>::workspace(width(), config_.intermediate, max_tokens);
-    std::visit(
-        [&](const auto& layer) {
-          auto& slot = mixer_workspace(layer, w);
-          if (!slot) slot = layer.workspace(max_tokens);
-        },
-        mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      auto& slot = std::get<index>(w.mixers);
+      if (!slot) slot = layer.workspace(max_tokens);
+    });
   }
 
   void check(const State& state) const {
     const Index tail = config_.pre_conv ? config_.conv_kernel - 1 : 0;
     require_shape("Block: the state's conv_tail", state.conv_tail, tail > 0 ? width() : 0, tail);
     require(state.mixer.index() == mixer().index(), "Block: the state belongs to another mixer");
-    std::visit([&](const auto& layer) { layer.check(mixer_state(layer, state)); }, mixer());
+    visit_index(mixer(),
+                [&](auto index, const auto& layer) { layer.check(std::get<index>(state.mixer)); });
   }
 
   void forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
@@ -186,12 +209,10 @@ class Block
   }
 
   void backward_initial_state(const State& d_state, Parameters& grad) const {
-    std::visit(
-        [&]<class L>(const L& layer) {
-          layer.backward_initial_state(mixer_state(layer, d_state),
-                                       std::get<L>(grad.mixer).parameters());
-        },
-        mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      layer.backward_initial_state(std::get<index>(d_state.mixer),
+                                   std::get<index>(grad.mixer).parameters());
+    });
   }
 
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& w,
@@ -205,11 +226,9 @@ class Block
       w.h_t += w.m_t;
     }
     RMSNorm<S>::step(w.h_t, p.seq_norm, epsilon, w.n_t);
-    std::visit(
-        [&](const auto& layer) {
-          layer.step(w.n_t, mixer_state(layer, state), w.m_t, *mixer_workspace(layer, w), options);
-        },
-        mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      layer.step(w.n_t, std::get<index>(state.mixer), w.m_t, *std::get<index>(w.mixers), options);
+    });
     w.h_t += w.m_t;
     if (config_.intermediate > 0) {
       RMSNorm<S>::step(w.h_t, p.ffn_norm, epsilon, w.n_t);
@@ -220,18 +239,10 @@ class Block
   }
 
  private:
-  template <class L>
-  static auto& mixer_state(const L&, auto& state) {
-    return std::get<typename L::State>(state.mixer);
-  }
-  template <class L>
-  static auto& mixer_workspace(const L&, Workspace& w) {
-    return std::get<std::optional<typename L::Workspace>>(w.mixers);
-  }
-  template <class L>
-  static std::vector<typename L::State*> mixer_states(const L& layer, States<State> states) {
-    std::vector<typename L::State*> result;
-    for (State* state : states) result.push_back(&mixer_state(layer, *state));
+  template <std::size_t I>
+  static auto mixer_states(States<State> states) {
+    std::vector<std::variant_alternative_t<I, decltype(State::mixer)>*> result;
+    for (State* state : states) result.push_back(&std::get<I>(state->mixer));
     return result;
   }
 
@@ -257,17 +268,13 @@ class Block
                      Cache* cache, const RunOptions& options) const {
     RMSNorm<S>::forward(h, parameters_.seq_norm, config_.rms_norm_epsilon, w.n);
     if (cache) cache->h_mixer = h;
-    std::visit(
-        [&]<class L>(const L& layer) {
-          auto& slot = mixer_workspace(layer, w);
-          if (!slot) slot = layer.workspace(h.cols());
-          if (cache && !std::holds_alternative<typename L::Cache>(cache->mixer))
-            cache->mixer.template emplace<typename L::Cache>();
-          layer.forward_batch(w.n, lengths, mixer_states(layer, states), w.m, *slot,
-                              cache ? &std::get<typename L::Cache>(cache->mixer) : nullptr,
-                              options);
-        },
-        mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      auto& slot = std::get<index>(w.mixers);
+      if (!slot) slot = layer.workspace(h.cols());
+      if (cache && cache->mixer.index() != index) cache->mixer.template emplace<index>();
+      layer.forward_batch(w.n, lengths, mixer_states<index>(states), w.m, *slot,
+                          cache ? &std::get<index>(cache->mixer) : nullptr, options);
+    });
     h += w.m;
   }
 
@@ -285,13 +292,10 @@ class Block
 
   void backward_mixer(const Cache& cache, States<State> d_states, MatrixOut<S> dh, Parameters& grad,
                       Workspace& w) const {
-    std::visit(
-        [&]<class L>(const L& layer) {
-          layer.backward_batch(dh, std::get<typename L::Cache>(cache.mixer),
-                               mixer_states(layer, d_states), w.n,
-                               std::get<L>(grad.mixer).parameters(), *mixer_workspace(layer, w));
-        },
-        mixer());
+    visit_index(mixer(), [&](auto index, const auto& layer) {
+      layer.backward_batch(dh, std::get<index>(cache.mixer), mixer_states<index>(d_states), w.n,
+                           std::get<index>(grad.mixer).parameters(), *std::get<index>(w.mixers));
+    });
     RMSNorm<S>::add_backward(w.n, cache.h_mixer, parameters_.seq_norm, config_.rms_norm_epsilon, dh,
                              grad.seq_norm);
   }

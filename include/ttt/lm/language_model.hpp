@@ -5,6 +5,8 @@
 /// Source: Sun et al. 2024 (arXiv 2407.04620) and the official TTTForCausalLM, whose names it has.
 #pragma once
 
+#include <algorithm>
+#include <numeric>
 #include <span>
 
 #include "ttt/lm/trunk.hpp"
@@ -76,7 +78,9 @@ class LanguageModel {
   Index width() const { return trunk().width(); }
   Index vocabulary() const { return config_.vocabulary; }
 
-  State initial_state() const { return trunk().initial_state(); }
+  /// With room for `capacity` tokens where a mixer's memory grows: within it `step` allocates
+  /// nothing.
+  State initial_state(Index capacity = 0) const { return trunk().initial_state(capacity); }
   Workspace workspace(Index max_tokens) const {
     Workspace w;
     w.trunk = trunk().workspace(max_tokens);
@@ -104,12 +108,53 @@ class LanguageModel {
     Linear<S>::step(w.hidden.col(w.hidden.cols() - 1), head(), last_logits);
   }
 
+  /// Reads a prompt of each of several streams, one after another in `ids`, none of them empty;
+  /// writes the logits after the last token of each, [V, B].
+  void prefill_batch(Tokens ids, Lengths lengths, States<State> states, MatrixOut<S> last_logits,
+                     Workspace& w, const RunOptions& options = {}) const {
+    const Index count = std::ssize(lengths);
+    require_shape("LanguageModel.prefill_batch: last_logits", last_logits, vocabulary(), count);
+    require(std::accumulate(lengths.begin(), lengths.end(), Index{0}) == std::ssize(ids),
+            "LanguageModel.prefill_batch: the lengths do not sum to the ", ids.size(), " tokens");
+    for (const Index length : lengths)
+      require(length > 0, "LanguageModel.prefill_batch: a prompt of ", length,
+              " tokens, expected at least one");
+    // Tiles that hold a part of every prompt.
+    const Index tile =
+        std::max<Index>(1, static_cast<Index>(prefill_tile) / std::max<Index>(1, count));
+    const Index longest = count > 0 ? *std::max_element(lengths.begin(), lengths.end()) : 0;
+    std::vector<std::int32_t> part;
+    std::vector<Index> sizes(lengths.size());
+    for (Index read = 0; read < longest; read += tile) {
+      part.clear();
+      for (Index b = 0, begin = 0; b < count; begin += lengths[b++]) {
+        sizes[b] = std::clamp<Index>(lengths[b] - read, 0, tile);
+        const auto from = ids.begin() + begin + std::min(read, lengths[b]);
+        part.insert(part.end(), from, from + sizes[b]);
+      }
+      run(part, sizes, states, w, nullptr, options);
+      for (Index b = 0, end = 0; b < count; ++b) {
+        end += sizes[b];
+        if (sizes[b] > 0 && read + sizes[b] == lengths[b])
+          Linear<S>::step(w.hidden.col(end - 1), head(), last_logits.col(b));
+      }
+    }
+  }
+
   /// Reads one token; writes the logits of the next, [V]. Allocates nothing.
   void step(std::int32_t id, State& state, VectorOut<S> logits, Workspace& w,
             const RunOptions& options = {}) const {
     Embedding<S>::step(id, parameters_.embedding, w.hidden_t);
     trunk().step(w.hidden_t, state, w.hidden_t, w.trunk, options);
     Linear<S>::step(w.hidden_t, head(), logits);
+  }
+
+  /// Reads one token of each of several streams; writes the logits of the next ones, [V, B].
+  void step_batch(Tokens ids, States<State> states, MatrixOut<S> logits, Workspace& w,
+                  const RunOptions& options = {}) const {
+    require_shape("LanguageModel.step_batch: logits", logits, vocabulary(), std::ssize(ids));
+    run(ids, std::vector<Index>(ids.size(), 1), states, w, nullptr, options);
+    Product<S>::atb(head(), w.hidden, logits);
   }
 
   /// Sum over all tokens of the nats of predicting targets[t] after ids[0..t]. With `nats` [T], the

@@ -50,9 +50,26 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     }
   };
 
+  /// A point of a stream (see `mark`).
+  struct Mark {
+    std::vector<typename BlockType::Mark> layers;
+  };
+
   struct State {
     std::vector<typename BlockType::State> layers;
     static auto fields(auto& self) { return std::tuple(field("layers", self.layers)); }
+
+    friend Mark mark(const State& state) {
+      Mark point;
+      for (const auto& layer : state.layers) point.layers.push_back(mark(layer));
+      return point;
+    }
+    friend void rewind(State& state, const Mark& point) {
+      require(state.layers.size() == point.layers.size(), "rewind: the mark has ",
+              point.layers.size(), " layers, expected ", state.layers.size());
+      for (std::size_t i = 0; i < state.layers.size(); ++i)
+        rewind(state.layers[i], point.layers[i]);
+    }
   };
 
   struct Workspace {
@@ -79,9 +96,11 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
   Parameters& parameters() { return parameters_; }
   static auto fields(auto& self) { return std::tuple(field("", self.parameters_)); }
 
-  State initial_state() const {
+  /// With room for `capacity` tokens where a mixer's memory grows.
+  State initial_state(Index capacity = 0) const {
     State state;
-    for (const auto& layer : parameters_.layers) state.layers.push_back(layer.initial_state());
+    for (const auto& layer : parameters_.layers)
+      state.layers.push_back(layer.initial_state(capacity));
     return state;
   }
 

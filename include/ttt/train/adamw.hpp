@@ -23,7 +23,8 @@ struct AdamWConfig {
   double beta2 = 0.95;        // b2
   double epsilon = 1e-8;      // eps
   double weight_decay = 0.1;  // w
-  /// Which tensors decay, by name; empty: all, as in the recipe of the TTT paper.
+  /// Which tensors decay, by name, of those whose field does; empty: all, as in the recipe of the
+  /// TTT paper.
   std::function<bool(const std::string&)> decays = {};
 
   /// Throws `std::invalid_argument` where a number is out of its range.
@@ -75,7 +76,7 @@ class AdamW {
     ++state_.updates;
     for_each_tensor(
         [&](const TensorInfo& info, auto& p, const auto& g, auto& m, auto& v) {
-          const bool decays = !config_.decays || config_.decays(info.name);
+          const bool decays = info.decays && (!config_.decays || config_.decays(info.name));
           const double decay = decays ? 1 - learning_rate * config_.weight_decay : 1;
           update(p, g, m, v, learning_rate, decay);
         },

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <span>
+#include <stdexcept>
 
 #include "ttt/lm/language_model.hpp"
 #include "ttt/train/adamw.hpp"
@@ -32,6 +33,11 @@ struct TrainingStep {
   double inner_rate_scale = 1;
 };
 
+/// Training met a value that is not finite.
+struct NonFinite : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// Says where a forward, or else its gradient, first left the finite numbers.
 template <class Model>
 std::string describe_non_finite(const Model& model, const typename Model::Cache& cache,
@@ -40,13 +46,12 @@ std::string describe_non_finite(const Model& model, const typename Model::Cache&
     const auto& block = cache.trunk.layers[i];
     for (Index t = 0; t < block.h_mixer.cols(); ++t)
       if (!block.h_mixer.col(t).allFinite()) return concat("layer ", i, ", token ", t, " (input)");
-    const std::string where = std::visit(
-        [&]<class L>(const L& layer) -> std::string {
-          if constexpr (requires(const typename L::Cache& c) { layer.first_non_finite(c); })
-            return layer.first_non_finite(std::get<typename L::Cache>(block.mixer));
-          return {};
-        },
-        model.trunk().parameters().layers[i].mixer());
+    std::string where;
+    visit_index(model.trunk().parameters().layers[i].mixer(), [&](auto index, const auto& layer) {
+      const auto& mixer_cache = std::get<index>(block.mixer);
+      if constexpr (requires { layer.first_non_finite(mixer_cache); })
+        where = layer.first_non_finite(mixer_cache);
+    });
     if (!where.empty()) return concat("layer ", i, ", ", where);
     if (!block.h_mlp.allFinite()) return concat("layer ", i, " (mixer output)");
   }
@@ -90,7 +95,7 @@ class Trainer {
   TrainingStep step(const TokenBatch& batch) { return step(std::span(&batch, 1)); }
 
   /// One update from several micro-batches; the loss is the mean over all their tokens.
-  /// Throws `std::runtime_error`, with parameters and optimizer as they were, where a number is
+  /// Throws `NonFinite`, with parameters and optimizer as they were, where a number is
   /// not finite: the sentence names layer, head and token.
   TrainingStep step(std::span<const TokenBatch> micro_batches) {
     TrainingStep report;
@@ -133,9 +138,9 @@ class Trainer {
   }
 
   [[noreturn]] void stop(const TrainingStep& report) const {
-    raise<std::runtime_error>(concat("training stopped at step ", report.step,
-                                     ": a value is not finite, first in ",
-                                     describe_non_finite(model_, cache_, grad_)));
+    raise<NonFinite>(concat("training stopped at step ", report.step,
+                            ": a value is not finite, first in ",
+                            describe_non_finite(model_, cache_, grad_)));
   }
 
   Model& model_;
