@@ -1,14 +1,21 @@
 /// @file
-/// Speed of whole layers: forward, backward, step, and the inner loop alone, in float.
+/// Speed of whole layers, in float: forward, backward, step; the inner loop of TTT alone; and for
+/// the baselines the least that a part of their work can take: `projections`, Mamba's products with
+/// its weights over all tokens at once, and `recurrent-limit`, LSTM's recurrent weights read once a
+/// token by one matrix-vector product, beside `input-product`, the rest of its products.
 ///
 ///   layers_bench [--quick | --full] [options of Google Benchmark]
 ///
 /// Around one usual case (width 768, 12 heads, mini-batch 16, T 2048) each size is varied on its
-/// own; --quick runs that case alone, --full every combination. Threads: 1 and OMP_NUM_THREADS.
+/// own; --quick runs that case alone, --full every combination; baselines at T 512, 2048, 8192.
+/// Threads: 1 and OMP_NUM_THREADS.
 /// Rates of one thread count processor time, those of several count real time.
 /// bench/run.sh builds and runs it and makes a table of its output.
 #include "support/layer_bench.hpp"
 #include "support/program.hpp"
+#include "ttt/layers/attention.hpp"
+#include "ttt/layers/lstm.hpp"
+#include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
 
@@ -77,6 +84,81 @@ void register_ttt(const std::string& name, TTTConfig config, const Sizes& sizes)
   }
 }
 
+/// The products of `weights` with T tokens, one weight after the other.
+void measure_products(benchmark::State& run, const std::vector<Matrix<float>>& weights,
+                      Index tokens) {
+  std::vector<Matrix<float>> x, y;
+  Random random(1);
+  double flops = 0;
+  for (const auto& weight : weights) {
+    random.fill_normal(x.emplace_back(weight.rows(), tokens), 1);
+    y.emplace_back(weight.cols(), tokens);
+    flops += 2 * static_cast<double>(weight.size());
+  }
+  for (auto _ : run) {
+    for (std::size_t i = 0; i < weights.size(); ++i) Linear<float>::forward(x[i], weights[i], y[i]);
+    benchmark::ClobberMemory();
+  }
+  report(run, y.back(), tokens, flops, 0);
+}
+
+/// One matrix-vector product with `weight` for each of T tokens.
+void measure_matrix_vector(benchmark::State& run, const Matrix<float>& weight, Index tokens) {
+  const Vector<float> h = Vector<float>::Constant(weight.rows(), 0.5f);
+  Vector<float> a(weight.cols());
+  for (auto _ : run) {
+    for (Index t = 0; t < tokens; ++t) {
+      a.noalias() = weight.transpose() * h;
+      benchmark::DoNotOptimize(a.data());
+    }
+  }
+  report(run, a, tokens, 2 * static_cast<double>(weight.size()), 0);
+}
+
+void register_mamba(const Sizes& sizes, int threads) {
+  const MambaConfig config{.width = sizes.width};
+  const Case c{"mamba", sizes.width, 0, 0, sizes.tokens, threads};
+  register_layer<Mamba<float>>(c, config, flops_per_token(config));
+  register_case(c, "projections", [=](benchmark::State& run) {
+    const auto& p = subject<Mamba<float>>(c, config).layer.parameters();
+    measure_products(run, {p.in_proj_weight, p.x_proj_weight, p.dt_proj_weight, p.out_proj_weight},
+                     sizes.tokens);
+  });
+}
+
+void register_attention(const Sizes& sizes, int threads) {
+  const AttentionConfig config{.width = sizes.width, .heads = sizes.heads};
+  register_layer<Attention<float>>(
+      {"attention", sizes.width, sizes.heads, 0, sizes.tokens, threads}, config,
+      flops_per_token(config, sizes.tokens));
+}
+
+void register_lstm(const Sizes& sizes, int threads) {
+  const LSTMConfig config{sizes.width};
+  const Case c{"lstm", sizes.width, 0, 0, sizes.tokens, threads};
+  register_layer<LSTM<float>>(c, config, flops_per_token(config));
+  register_case(c, "input-product", [=](benchmark::State& run) {
+    measure_products(run, {subject<LSTM<float>>(c, config).layer.parameters().weight_ih},
+                     sizes.tokens);
+  });
+  if (threads == 1)
+    register_case(c, "recurrent-limit", [=](benchmark::State& run) {
+      measure_matrix_vector(run, subject<LSTM<float>>(c, config).layer.parameters().weight_hh,
+                            sizes.tokens);
+    });
+}
+
+void register_baselines(Extent extent) {
+  for (const Index tokens :
+       extent == Extent::quick ? std::vector<Index>{2048} : std::vector<Index>{2048, 512, 8192}) {
+    for (const int threads : thread_counts()) {
+      register_mamba({.tokens = tokens}, threads);
+      register_attention({.tokens = tokens}, threads);
+      register_lstm({.tokens = tokens}, threads);
+    }
+  }
+}
+
 /// `-t` is the Transformer backbone; without it the Mamba backbone of the paper's main results.
 void register_all(Extent extent) {
   TTTConfig linear, mlp;
@@ -90,6 +172,7 @@ void register_all(Extent extent) {
     register_ttt<LinearModel>("ttt-linear", linear, s);
     register_ttt<MLPModel>("ttt-mlp", mlp, s);
   }
+  register_baselines(extent);
 }
 
 }  // namespace

@@ -116,6 +116,23 @@ def print_table(context, ceilings, cases, busy):
                     f"{case['ratio']:.2f}" if "ratio" in case else ""], widths))
 
 
+def print_limits(cases):
+    """How far the baselines are from the part of their work that no code can leave out."""
+    seconds = {(c["layer"], c["operation"], c["width"], c["T"], c["threads"]): c["T"] / c["tokens_per_second"]
+               for c in cases if c["operation"] != "step"}
+    for (layer, operation, *sizes), time in seconds.items():
+        def of(name):
+            return seconds.get((layer, name, *sizes))
+
+        where = "width {}, T {}, threads {}".format(*sizes)
+        if operation == "projections" and of("forward"):
+            print(f"limit     {layer} forward takes {of('forward') / time:.2f} times its projections, {where}")
+        if operation == "recurrent-limit" and of("forward") and of("input-product"):
+            rest = of("forward") - of("input-product")
+            print(f"limit     {layer} forward but for the input product takes {rest / time:.2f} times the "
+                  f"matrix-vector products alone, {where}")
+
+
 def line(cells, widths):
     texts = [f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(cells, widths))]
     return "  ".join(texts).rstrip()
@@ -143,6 +160,7 @@ def main():
     ceilings = read_ceilings(groups)
     cases = read_cases(groups, ceilings)
     print_table(results["context"], ceilings, cases, busy_share(groups))
+    print_limits(cases)
     write_csv(sys.argv[2], cases)
     print(f"\n{sys.argv[2]} holds the same numbers")
 

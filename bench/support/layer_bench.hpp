@@ -1,9 +1,9 @@
 /// @file
 /// The benchmarks that all sequence layers share. For a layer and a case it registers
-///   forward        T tokens of a stream that goes on, for inference
+///   forward        T tokens of a new stream, for inference
 ///   forward-cache  the same, keeping what backward needs
 ///   backward       of these T tokens; the adjoint of the last state starts at zero
-///   step           one token after T tokens of context, on one thread
+///   step           one token after T to 2 T tokens of context, on one thread
 /// named `layer/operation/width:D/heads:H/mini_batch:b/T:T/threads:n`, which summarize.py reads.
 /// Counters: items_per_second (tokens), flops (of products, a second), bytes (of one state).
 #pragma once
@@ -103,7 +103,9 @@ Subject<L>& subject(const Case& c, const typename L::Config& config) {
 
 template <SequenceLayer L>
 void measure_forward(benchmark::State& run, Subject<L>& s, double flops) {
+  const auto start = mark(s.state);
   for (auto _ : run) {
+    rewind(s.state, start);
     s.layer.forward(s.x, s.state, s.y, s.workspace);
     benchmark::ClobberMemory();
   }
@@ -113,7 +115,9 @@ void measure_forward(benchmark::State& run, Subject<L>& s, double flops) {
 template <SequenceLayer L>
 void measure_forward_cache(benchmark::State& run, Subject<L>& s, double flops) {
   typename L::Cache cache;
+  const auto start = mark(s.state);
   for (auto _ : run) {
+    rewind(s.state, start);
     s.layer.forward(s.x, s.state, s.y, s.workspace, cache);
     benchmark::ClobberMemory();
   }
@@ -137,19 +141,21 @@ void measure_backward(benchmark::State& run, Subject<L>& s, double flops) {
 
 template <SequenceLayer L>
 void measure_step(benchmark::State& run, Subject<L>& s, double flops) {
+  s.state = initial_state(s.layer, 2 * s.x.cols());
   s.layer.forward(s.x, s.state, s.y, s.workspace);
-  const auto context = s.state;
+  const auto context = mark(s.state);
+  const double bytes = state_bytes(s.state);
   Vector<typename L::Scalar> y_t(s.x.rows());
   Index t = 0;
   for (auto _ : run) {
     s.layer.step(s.x.col(t), s.state, y_t, s.workspace);
     benchmark::DoNotOptimize(y_t.data());
-    if (++t == s.x.cols()) {
-      s.state = context;
+    if (++t == s.x.cols()) {  // a state that grows stays within a factor of two
+      rewind(s.state, context);
       t = 0;
     }
   }
-  report(run, y_t, 1, flops, state_bytes(context));
+  report(run, y_t, 1, flops, bytes);
 }
 
 /// Registers the four operations of one case. `config` agrees with `c`.

@@ -1,6 +1,9 @@
 // The concepts, compiled: what satisfies them, and which mistakes they catch.
 #include <string>
 
+#include "ttt/layers/attention.hpp"
+#include "ttt/layers/lstm.hpp"
+#include "ttt/layers/mamba.hpp"
 #include "ttt/layers/sequence_layer.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
@@ -171,6 +174,9 @@ struct Declared {
 };
 
 static_assert(SequenceLayer<Declared<Mistake::none>>);
+static_assert(SequenceLayer<Attention<float>> && SequenceLayer<Attention<double>>);
+static_assert(SequenceLayer<Mamba<float>> && SequenceLayer<Mamba<double>>);
+static_assert(SequenceLayer<LSTM<float>> && SequenceLayer<LSTM<double>>);
 static_assert(!SequenceLayer<Declared<Mistake::integer_scalar>>);
 static_assert(!SequenceLayer<Declared<Mistake::no_step>>);
 static_assert(!SequenceLayer<Declared<Mistake::hidden_state>>);  // forward must be const

@@ -1,15 +1,26 @@
 /// @file
-/// Floating-point operations of a TTT layer for one token, by one formula: matrix products alone,
-/// as the code executes them; a multiply and an add are two. D width, H heads, f = D/H, b
-/// mini-batch; level l of the inner stack maps i = in to o = out rows, and "above" means l >= 2.
+/// Floating-point operations of a layer for one token, by one formula each: matrix products, and
+/// Mamba's scan, as the code executes them; a multiply and an add are two. D width; "backward" is
+/// the backward alone: two products for each of a projection's, and what is named below.
+///
+/// TTT: H heads, f = D/H, b mini-batch; level l of the inner stack maps i = in to o = out rows, and
+/// "above" means l >= 2.
 ///   projections  4 of 2 D^2 (q, k, v, o; with share_qk and gate: q, v, g, o)
 ///   forward   a level: W A, W B, Del A'  6 i o; A'B, Del M  2 b (i + o); above: W'Del  2 i o
-///   backward  two products for each of a projection's; a level: forward again without Del A',
-///             adjoints  12 i o + 4 b (i + o); above: 4 i o
+///   backward  a level: forward again without Del A', adjoints  12 i o + 4 b (i + o); above: 4 i o
 ///   step      a level: W a, W b, R b, Del a'  8 i o; above: W'Del  2 i o
-/// Convolutions, rates, norms, activations and rotations are left out (under 2 % of the layer).
+/// Attention: H heads of width f, each token sees n tokens, on average over T or in its window.
+///   forward   K'q, V p  4 n H f          backward  scores again, four adjoints  10 n H f
+/// Mamba: E channels of N states.  scan: dt A, exp, h, dt u B', h C  7 E N; backward 3 times that
+/// LSTM: 16 D^2, the recurrent half of them one token at a time.
+/// Convolutions, rates, norms, activations and rotations are left out (under 2 % of a layer).
 #pragma once
 
+#include <algorithm>
+
+#include "ttt/layers/attention.hpp"
+#include "ttt/layers/lstm.hpp"
+#include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_layer.hpp"
 
 namespace ttt {
@@ -19,7 +30,7 @@ struct Flops {
   double forward = 0, backward = 0, step = 0;
 };
 
-/// Of the inner loop alone.
+/// Of the inner loop of a TTT layer alone.
 template <InnerModel M>
 Flops inner_flops_per_token(const TTTConfig& config) {
   const double b = static_cast<double>(config.mini_batch);
@@ -37,7 +48,6 @@ Flops inner_flops_per_token(const TTTConfig& config) {
   return {heads * flops.forward, heads * flops.backward, heads * flops.step};
 }
 
-/// Of the whole layer.
 template <InnerModel M>
 Flops flops_per_token(const TTTConfig& config) {
   const auto width = static_cast<double>(config.width);
@@ -47,9 +57,47 @@ Flops flops_per_token(const TTTConfig& config) {
   return {projections + inner.forward, 2 * projections + inner.backward, projections + inner.step};
 }
 
+/// The mean over the first `tokens` tokens of a stream; `step` is the token after these.
+inline Flops flops_per_token(const AttentionConfig& config, Index tokens) {
+  const auto width = static_cast<double>(config.width);
+  const auto rows = static_cast<double>(config.query_rows());
+  const auto T = static_cast<double>(tokens);
+  const double w = config.window > 0 ? std::min(static_cast<double>(config.window), T) : T;
+  const double seen = (w * (w + 1) / 2 + (T - w) * w) / T;
+  const double projections = 4 * width * (rows + static_cast<double>(config.key_rows()));
+  return {projections + 4 * seen * rows, 2 * projections + 10 * seen * rows,
+          projections + 4 * w * rows};
+}
+
+inline Flops flops_per_token(const MambaConfig& config) {
+  const auto D = static_cast<double>(config.width), E = static_cast<double>(config.inner());
+  const auto N = static_cast<double>(config.state_size), R = static_cast<double>(config.rank());
+  const double projections = 2 * (D * 2 * E + E * (R + 2 * N) + R * E + E * D);
+  const double scan = 7 * E * N;
+  return {projections + scan, 2 * projections + 3 * scan, projections + scan};
+}
+
+inline Flops flops_per_token(const LSTMConfig& config) {
+  const double forward = 16 * static_cast<double>(config.width) * static_cast<double>(config.width);
+  return {forward, 2 * forward, forward};
+}
+
+/// Of a whole layer in a stream of `tokens` tokens.
 template <Scalar S, InnerModel M>
-Flops flops_per_token(const TTTLayer<S, M>& layer) {
+Flops flops_per_token(const TTTLayer<S, M>& layer, Index) {
   return flops_per_token<M>(layer.config());
+}
+template <Scalar S>
+Flops flops_per_token(const Attention<S>& layer, Index tokens) {
+  return flops_per_token(layer.config(), tokens);
+}
+template <Scalar S>
+Flops flops_per_token(const Mamba<S>& layer, Index) {
+  return flops_per_token(layer.config());
+}
+template <Scalar S>
+Flops flops_per_token(const LSTM<S>& layer, Index) {
+  return flops_per_token(layer.config());
 }
 
 }  // namespace ttt
