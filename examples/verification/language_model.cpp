@@ -1,6 +1,8 @@
-// Kinds ttt_causal_lm and ttt_decode: whole language models.
+// Kinds ttt_causal_lm, ttt_decode and hf_causal_lm: whole language models.
 #include "ttt/io/checkpoint.hpp"
 #include "ttt/io/config.hpp"
+#include "ttt/layers/attention.hpp"
+#include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
 #include "verification/verification.hpp"
@@ -8,7 +10,9 @@
 namespace ttt::verification {
 namespace {
 
-const LoadOptions model_options{.optional = {"grad.*", "logits*", "loss", "input_ids", "cache.*"}};
+LoadOptions model_options(TensorNames names) {
+  return {.optional = {"grad.*", "logits*", "loss", "input_ids", "cache.*"}, .names = names};
+}
 
 template <class Layer>
 class ModelCheck {
@@ -21,12 +25,14 @@ class ModelCheck {
   explicit ModelCheck(ReferenceFile& reference)
       : reference_(reference),
         model_(language_model_config_from_json<Layer>(reference.config())),
+        names_(tensor_names(reference.config())),
         ids_(reference.ids()),
         batch_(reference.size("input_ids", 0)),
         tokens_(reference.size("input_ids", 1)),
         workspace_(model_.workspace(tokens_)) {
-    load_parameters(reference.file(), model_.parameters(), model_options);
-    for_each_tensor([&](const TensorInfo& info, const auto&) { reference.use(info.name); },
+    load_parameters(reference.file(), model_.parameters(), model_options(names_));
+    for_each_tensor([&](const TensorInfo& info,
+                        const auto&) { reference.use(checkpoint_name(names_, info.name)); },
                     model_.parameters());
   }
 
@@ -68,7 +74,14 @@ class ModelCheck {
     }
     const Matrix<S> mean = Matrix<S>::Constant(1, 1, static_cast<S>(sum * scale));
     reference_.compare("loss", mean, variant);
-    reference_.compare_fields("grad.", grad, variant);
+    reference_.compare_fields("grad.", grad, variant, names_);
+  }
+
+  /// Logits, loss and gradients, whole and in pieces.
+  void whole_model() {
+    compare_logits("logits");
+    loss({tokens_ - 1}, {});
+    for (const std::uint64_t seed : {1, 2, 3}) loss(random_pieces(tokens_ - 1, seed), "in pieces");
   }
 
   /// Prefill, then one token at a time; the official cache after the last token.
@@ -88,7 +101,8 @@ class ModelCheck {
       after.push_back(state);
     }
     reference_.compare("logits.decode", all);
-    for (Index i = 0; i < model_.config().trunk.depth; ++i) compare_cache(i, before, after);
+    if constexpr (requires { typename Layer::Inner; })
+      for (Index i = 0; i < model_.config().trunk.depth; ++i) compare_cache(i, before, after);
   }
 
  private:
@@ -159,6 +173,7 @@ class ModelCheck {
 
   ReferenceFile& reference_;
   Model model_;
+  TensorNames names_;
   std::vector<std::int32_t> ids_;
   Index batch_, tokens_;
   typename Model::Workspace workspace_;
@@ -183,12 +198,7 @@ void with_model(ReferenceFile& reference, const Body& body) {
 
 template <class S>
 void verify_language_model(ReferenceFile& reference) {
-  with_model<S>(reference, [](auto& check) {
-    check.compare_logits("logits");
-    check.loss({check.tokens() - 1}, {});
-    for (const std::uint64_t seed : {1, 2, 3})
-      check.loss(random_pieces(check.tokens() - 1, seed), "in pieces");
-  });
+  with_model<S>(reference, [](auto& check) { check.whole_model(); });
 }
 
 template <class S>
@@ -199,9 +209,25 @@ void verify_decode(ReferenceFile& reference) {
   });
 }
 
+template <class S>
+void verify_hugging_face(ReferenceFile& reference) {
+  const auto verify = [&](auto check) {
+    check.whole_model();
+    check.decode(reference.number("prefill_len"));
+  };
+  const std::string name = reference.text("class");
+  if (name == "LlamaForCausalLM")
+    verify(ModelCheck<Attention<S>>(reference));
+  else if (name == "MambaForCausalLM")
+    verify(ModelCheck<Mamba<S>>(reference));
+  else
+    throw Unsupported(reference.file().path() + ": class " + name + " is not supported");
+}
+
 #define TTT_INSTANTIATE(S)                                \
   template void verify_language_model<S>(ReferenceFile&); \
-  template void verify_decode<S>(ReferenceFile&);
+  template void verify_decode<S>(ReferenceFile&);         \
+  template void verify_hugging_face<S>(ReferenceFile&);
 TTT_INSTANTIATE(float)
 TTT_INSTANTIATE(double)
 #undef TTT_INSTANTIATE

@@ -13,6 +13,7 @@
 
 #include "ttt/core/fields.hpp"
 #include "ttt/io/safetensors.hpp"
+#include "ttt/io/tensor_names.hpp"
 
 namespace ttt::verification {
 
@@ -82,11 +83,12 @@ class ReferenceFile {
 
   /// Compares every tensor of a struct with the stored `prefix + name`.
   template <class T>
-  void compare_fields(const std::string& prefix, const T& value, std::string_view variant = {}) {
+  void compare_fields(const std::string& prefix, const T& value, std::string_view variant = {},
+                      TensorNames names = TensorNames::ttt) {
     for_each_tensor(
         [&](const TensorInfo& info, const auto& tensor) {
           using S = typename std::remove_cvref_t<decltype(tensor)>::Scalar;
-          compare(prefix + info.name, Matrix<S>(tensor), variant);
+          compare(prefix + checkpoint_name(names, info.name), Matrix<S>(tensor), variant);
         },
         value);
   }
@@ -125,5 +127,7 @@ template <class S>
 void verify_language_model(ReferenceFile& reference);
 template <class S>
 void verify_decode(ReferenceFile& reference);
+template <class S>
+void verify_hugging_face(ReferenceFile& reference);
 
 }  // namespace ttt::verification

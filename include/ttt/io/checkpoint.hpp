@@ -14,19 +14,22 @@
 
 #include "ttt/core/fields.hpp"
 #include "ttt/io/safetensors.hpp"
+#include "ttt/io/tensor_names.hpp"
 
 namespace ttt {
 
 /// The tensors of a struct with `fields()`; `prefix` is put before each name. Views: the struct
 /// must outlive them.
 template <class T>
-std::vector<TensorView> tensors_of(const T& value, const std::string& prefix = {}) {
+std::vector<TensorView> tensors_of(const T& value, const std::string& prefix = {},
+                                   TensorNames names = TensorNames::ttt) {
   std::vector<TensorView> tensors;
   for_each_tensor(
       [&](const TensorInfo& info, const auto& tensor) {
         using S = typename std::remove_cvref_t<decltype(tensor)>::Scalar;
         const std::span<const S> values(tensor.data(), static_cast<std::size_t>(tensor.size()));
-        tensors.push_back(tensor_view(prefix + info.name, info.shape, values));
+        tensors.push_back(
+            tensor_view(prefix + checkpoint_name(names, info.name), info.shape, values));
       },
       value);
   return tensors;
@@ -36,8 +39,9 @@ std::vector<TensorView> tensors_of(const T& value, const std::string& prefix = {
 /// complete. (Hugging Face's loader asks for the metadata `format`.)
 template <class Parameters>
 void save_parameters(const std::filesystem::path& path, const Parameters& parameters,
-                     const Metadata& metadata = {{"format", "pt"}}) {
-  write_safetensors(path, tensors_of(parameters), metadata);
+                     const Metadata& metadata = {{"format", "pt"}},
+                     TensorNames names = TensorNames::ttt) {
+  write_safetensors(path, tensors_of(parameters, {}, names), metadata);
 }
 
 /// Where a file may differ from the struct that it is loaded into.
@@ -48,6 +52,13 @@ struct LoadOptions {
   /// lack: "lm_head.weight" where the head is tied. "grad.*" means all names that begin with
   /// "grad.".
   std::vector<std::string> optional = {};
+  /// Whose names the file has.
+  TensorNames names = TensorNames::ttt;
+
+  /// The name in the file of the tensor that the struct calls `name`.
+  std::string file_name(const std::string& name) const {
+    return prefix + checkpoint_name(names, name);
+  }
 
   bool is_optional(std::string_view name) const {
     return std::any_of(optional.begin(), optional.end(), [&](const std::string& pattern) {
@@ -118,14 +129,14 @@ void load_parameters(const SafetensorsFile& file, Parameters& parameters,
                      const LoadOptions& options = {}) {
   detail::TensorList list(file, options);
   for_each_tensor([&](const TensorInfo& info,
-                      const auto&) { list.expect(options.prefix + info.name, info.shape); },
+                      const auto&) { list.expect(options.file_name(info.name), info.shape); },
                   parameters);
   list.check("parameters");
 
   Parameters loaded = parameters;
   for_each_tensor(
       [&](const TensorInfo& info, auto& tensor) {
-        const std::string name = options.prefix + info.name;
+        const std::string name = options.file_name(info.name);
         if (file.contains(name)) detail::read_tensor(file, name, tensor);
       },
       loaded);

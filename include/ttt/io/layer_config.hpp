@@ -1,0 +1,105 @@
+/// @file
+/// Configurations of single layers from and to JSON, with the keys that Hugging Face's
+/// `config.json` has for them: official TTT, Llama and Mistral (attention), Mamba. LSTM has a width
+/// alone. Errors are `std::runtime_error`, one sentence that names the key.
+#pragma once
+
+#include <string>
+
+#include "ttt/io/json_value.hpp"
+#include "ttt/layers/attention_types.hpp"
+#include "ttt/layers/lstm_types.hpp"
+#include "ttt/layers/mamba_types.hpp"
+#include "ttt/layers/ttt_types.hpp"
+
+namespace ttt {
+
+inline void read_layer_config(const nlohmann::json& json, TTTConfig& config) {
+  using detail::json_value;
+  config.width = json_value<Index>(json, "hidden_size", 2048);
+  config.heads = json_value<Index>(json, "num_attention_heads", 32);
+  config.mini_batch = json_value<Index>(json, "mini_batch_size", 16);
+  config.share_qk = json_value(json, "share_qk", false);
+  config.gate = json_value(json, "use_gate", false);
+  config.conv_kernel = json_value<Index>(json, "conv_kernel", 4);
+  config.base_learning_rate = json_value(json, "ttt_base_lr", 1.0);
+  config.rope_theta = json_value(json, "rope_theta", 10000.0);
+}
+
+inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
+  json["num_attention_heads"] = config.heads;
+  json["mini_batch_size"] = config.mini_batch;
+  json["share_qk"] = config.share_qk;
+  json["use_gate"] = config.gate;
+  json["conv_kernel"] = config.conv_kernel;
+  json["ttt_base_lr"] = config.base_learning_rate;
+  json["rope_theta"] = config.rope_theta;
+}
+
+/// The window is that of the key `sliding_window`: whether a layer has one is said by its kind.
+inline void read_layer_config(const nlohmann::json& json, AttentionConfig& config) {
+  using detail::json_value;
+  detail::require_json_value(json, "attention_bias", false);
+  config.width = json_value<Index>(json, "hidden_size", 4096);
+  config.heads = json_value<Index>(json, "num_attention_heads", 32);
+  config.key_value_heads = json_value<Index>(json, "num_key_value_heads", 0);
+  config.head_width = json_value<Index>(json, "head_dim", 0);
+  config.window = json_value<Index>(json, "sliding_window", 0);
+  config.rope_theta = json_value(json, "rope_theta", 10000.0);
+  // transformers 5 keeps what concerns positions together.
+  const auto rope = json.find("rope_parameters");
+  if (rope == json.end() || rope->is_null()) return;
+  detail::require_json_value<std::string>(*rope, "rope_type", "default");
+  config.rope_theta = json_value(*rope, "rope_theta", config.rope_theta);
+}
+
+inline void write_layer_config(const AttentionConfig& config, nlohmann::json& json) {
+  json["num_attention_heads"] = config.heads;
+  json["num_key_value_heads"] = config.groups();
+  json["head_dim"] = config.channels();
+  json["attention_bias"] = false;
+  json["rope_theta"] = config.rope_theta;
+  json["rope_parameters"] = {{"rope_theta", config.rope_theta}, {"rope_type", "default"}};
+  if (config.window > 0) json["sliding_window"] = config.window;
+}
+
+inline void read_layer_config(const nlohmann::json& json, MambaConfig& config) {
+  using detail::json_value;
+  config.width = json_value<Index>(json, "hidden_size", 768);
+  config.inner_width = config.width * json_value<Index>(json, "expand", 2);
+  config.state_size = json_value<Index>(json, "state_size", 16);
+  config.conv_kernel = json_value<Index>(json, "conv_kernel", 4);
+  const auto rank = json.find("time_step_rank");
+  if (rank == json.end() || !rank->is_string() || *rank != "auto")
+    config.dt_rank = json_value<Index>(json, "time_step_rank", 0);
+  config.bias = json_value(json, "use_bias", false);
+  config.conv_bias = json_value(json, "use_conv_bias", true);
+  config.dt_min = json_value(json, "time_step_min", 1e-3);
+  config.dt_max = json_value(json, "time_step_max", 0.1);
+  config.dt_init_floor = json_value(json, "time_step_floor", 1e-4);
+}
+
+/// Throws where the inner width is not a multiple of the width, which the keys cannot say.
+inline void write_layer_config(const MambaConfig& config, nlohmann::json& json) {
+  if (config.inner() % config.width != 0)
+    raise<std::runtime_error>(concat("a configuration file cannot hold Mamba's inner_width ",
+                                     config.inner(), ", expected a multiple of the width ",
+                                     config.width));
+  json["expand"] = config.inner() / config.width;
+  json["state_size"] = config.state_size;
+  json["conv_kernel"] = config.conv_kernel;
+  json["time_step_rank"] = config.rank();
+  json["use_bias"] = config.bias;
+  json["use_conv_bias"] = config.conv_bias;
+  json["time_step_min"] = config.dt_min;
+  json["time_step_max"] = config.dt_max;
+  json["time_step_floor"] = config.dt_init_floor;
+}
+
+inline void read_layer_config(const nlohmann::json& json, LSTMConfig& config) {
+  config.width = detail::json_value<Index>(json, "hidden_size", 768);
+}
+
+inline void write_layer_config(const LSTMConfig&, nlohmann::json&) {}
+
+}  // namespace ttt
