@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ttt/core/visit_index.hpp"
 #include "ttt/layers/ttt_inner_losses.hpp"
 #include "ttt/lm/generation.hpp"
 
@@ -33,12 +34,16 @@ class WindowMean {
   std::int64_t count_ = 0, windows_ = 0;
 };
 
+/// Doubling pieces of a window: [0, 1), [1, 2), [2, 4), ... With a `border` a piece ends there, and
+/// those beyond it are half as long as what is before it.
 class Buckets {
  public:
+  explicit Buckets(std::int64_t border = 0) : border_(static_cast<std::size_t>(border)) {}
+
   void add(std::span<const float> nats) {
     double sum = 0;
     for (std::size_t bucket = 0, begin = 0; begin < nats.size(); ++bucket) {
-      const std::size_t end = std::min(begin == 0 ? 1 : 2 * begin, nats.size());
+      const std::size_t end = std::min(end_of(begin), nats.size());
       double part = 0;
       for (std::size_t t = begin; t < end; ++t) part += static_cast<double>(nats[t]);
       if (bucket == means_.size()) {
@@ -61,6 +66,13 @@ class Buckets {
   }
 
  private:
+  std::size_t end_of(std::size_t begin) const {
+    const std::size_t doubled = begin == 0 ? 1 : 2 * begin;
+    if (border_ == 0) return doubled;
+    return begin < border_ ? std::min(doubled, border_) : begin + (border_ + 1) / 2;
+  }
+
+  std::size_t border_;
   WindowMean all_;
   std::vector<WindowMean> means_;
   std::vector<std::pair<std::size_t, std::size_t>> bounds_;
@@ -71,6 +83,9 @@ std::vector<std::int32_t> tokens(std::string_view bytes) {
   for (const char byte : bytes) result.push_back(static_cast<unsigned char>(byte));
   return result;
 }
+
+LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
+                      double inner_rate_scale, bool carry_state, Buckets buckets);
 
 }  // namespace
 
@@ -90,9 +105,30 @@ std::vector<std::string_view> test_windows(const std::vector<Document>& document
 
 LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
                       double inner_rate_scale, bool carry_state) {
+  return evaluate(model, windows, inner_rate_scale, carry_state, Buckets());
+}
+
+std::vector<PositionRow> extrapolate(const Model& model, const std::string& layer,
+                                     std::int64_t train_context, std::uint64_t seed,
+                                     const std::vector<Document>& documents,
+                                     std::int64_t max_bytes) {
+  const auto windows =
+      test_windows(documents, 4 * train_context, std::max<std::int64_t>(1, max_bytes));
+  std::vector<PositionRow> rows;
+  if (windows.empty()) return rows;
+  for (const BucketLoss& bucket :
+       evaluate(model, windows, 1, false, Buckets(train_context)).buckets)
+    rows.push_back({layer, train_context, seed, bucket.begin, bucket.end, bucket.loss.nats,
+                    bucket.loss.standard_error, bucket.loss.count});
+  return rows;
+}
+
+namespace {
+
+LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
+                      double inner_rate_scale, bool carry_state, Buckets buckets) {
   constexpr std::size_t at_once = 4;  // windows in one batch, so that threads have work to share
   auto workspace = model.workspace(1);
-  Buckets buckets;
   std::vector<Model::State> states(carry_state ? 1 : at_once, model.initial_state());
   const char* previous_end = nullptr;
   for (std::size_t first = 0; first < windows.size();) {
@@ -123,6 +159,8 @@ LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& w
   return buckets.result();
 }
 
+}  // namespace
+
 MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& windows,
                   int context_bytes) {
   WindowMean mean;
@@ -134,6 +172,30 @@ MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& 
   }
   return mean.result();
 }
+
+namespace {
+
+/// Adds the mean losses of each head over windows that stand side by side, `context` columns each.
+void add_inner_losses(const InnerLosses<float>& losses, std::int64_t block, Index context,
+                      std::vector<InnerLossBucket>& rows) {
+  const Index windows = losses.initial.cols() / context;
+  for (Index head = 0; head < losses.initial.rows(); ++head) {
+    for (Index begin = 0; begin < context; begin = std::max<Index>(1, 2 * begin)) {
+      const Index end = std::min(std::max<Index>(1, 2 * begin), context);
+      const auto mean = [&](const Matrix<float>& loss) {
+        double sum = 0;
+        for (Index i = 0; i < windows; ++i)
+          sum +=
+              static_cast<double>(loss.row(head).segment(i * context + begin, end - begin).mean());
+        return sum / static_cast<double>(windows);
+      };
+      rows.push_back({block, head, begin, end, mean(losses.initial), mean(losses.border),
+                      mean(losses.before), mean(losses.after)});
+    }
+  }
+}
+
+}  // namespace
 
 std::vector<InnerLossBucket> inner_losses(const Model& model,
                                           const std::vector<std::string_view>& windows,
@@ -155,30 +217,14 @@ std::vector<InnerLossBucket> inner_losses(const Model& model,
   model.loss_batch(ids, targets, std::vector<Index>(count, context), pointers, workspace, &cache);
 
   std::vector<InnerLossBucket> rows;
-  for (std::size_t block = 0; block < cache.trunk.layers.size(); ++block) {
-    const auto losses = std::visit(
-        [&]<class L>(const L& layer) {
-          return ttt::inner_losses(layer,
-                                   std::get<typename L::Cache>(cache.trunk.layers[block].mixer));
-        },
-        model.trunk().parameters().layers[block].mixer());
-    for (Index head = 0; head < losses.initial.rows(); ++head) {
-      for (Index begin = 0; begin < context; begin = std::max<Index>(1, 2 * begin)) {
-        const Index end = std::min(std::max<Index>(1, 2 * begin), context);
-        const auto mean = [&](const Matrix<float>& loss) {
-          double sum = 0;
-          for (std::size_t i = 0; i < count; ++i)
-            sum += static_cast<double>(
-                loss.row(head)
-                    .segment(static_cast<Index>(i) * context + begin, end - begin)
-                    .mean());
-          return sum / static_cast<double>(count);
-        };
-        rows.push_back({static_cast<std::int64_t>(block), head, begin, end, mean(losses.initial),
-                        mean(losses.border), mean(losses.before), mean(losses.after)});
-      }
-    }
-  }
+  for (std::size_t block = 0; block < cache.trunk.layers.size(); ++block)
+    visit_index(model.trunk().parameters().layers[block].mixer(),
+                [&](auto index, const auto& layer) {
+                  const auto& layer_cache = std::get<index>(cache.trunk.layers[block].mixer);
+                  if constexpr (requires { ttt::inner_losses(layer, layer_cache); })
+                    add_inner_losses(ttt::inner_losses(layer, layer_cache),
+                                     static_cast<std::int64_t>(block), context, rows);
+                });
   return rows;
 }
 

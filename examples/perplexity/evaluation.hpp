@@ -9,6 +9,7 @@
 
 #include "perplexity/count_model.hpp"
 #include "perplexity/models.hpp"
+#include "perplexity/results.hpp"
 #include "support/text.hpp"
 
 namespace ttt::examples {
@@ -38,7 +39,16 @@ std::vector<std::string_view> test_windows(const std::vector<Document>& document
 LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
                       double inner_rate_scale, bool carry_state);
 
-/// The same windows scored by counting, with `context_bytes` bytes of context.
+/// Losses beyond the training context: windows four times as long, on at most `max_bytes` bytes
+/// (but one window at least), each from a new state. Positions up to the training context come in
+/// doubling pieces, those beyond it, which training never met, in pieces of half of it.
+/// Empty where no document is long enough.
+std::vector<PositionRow> extrapolate(const Model& model, const std::string& layer,
+                                     std::int64_t train_context, std::uint64_t seed,
+                                     const std::vector<Document>& documents,
+                                     std::int64_t max_bytes);
+
+/// Windows scored by counting, with `context_bytes` bytes of context.
 MeanLoss evaluate(const CountModel& model, const std::vector<std::string_view>& windows,
                   int context_bytes);
 
@@ -48,7 +58,8 @@ struct InnerLossBucket {
   double initial = 0, mini_batch_start = 0, before = 0, after = 0;
 };
 
-/// The inner losses of every block and head on at most `max_windows` of the windows.
+/// The inner losses of every head, on at most `max_windows` of the windows, in the blocks whose
+/// mixer has an inner loop; none where no block has one.
 std::vector<InnerLossBucket> inner_losses(const Model& model,
                                           const std::vector<std::string_view>& windows,
                                           std::size_t max_windows);

@@ -4,7 +4,11 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "perplexity/comparison.hpp"
+#include "perplexity/latency.hpp"
+#include "perplexity/study.hpp"
 #include "perplexity/summary.hpp"
+#include "support/interrupt.hpp"
 
 namespace ttt::examples {
 namespace {
@@ -26,6 +30,11 @@ void open_folder(const std::filesystem::path& folder) {
   if (!writable)
     throw std::runtime_error("cannot write to the output folder " + folder.string() +
                              ", expected one that can be made and written to (--out DIR)");
+}
+
+void stop_if_requested() {
+  if (interrupt_requested())
+    throw Interrupted("interrupted; --resume evaluates again what was trained, and goes on");
 }
 
 nlohmann::json json_of(const ResultRow& row) {
@@ -80,20 +89,52 @@ void Experiment::run() {
     for (const auto& [name, value] : machine_facts(report_.machine))
       std::cout << name << ": " << value << '\n';
   if (!options_.json) std::cout << report_.notes[0] << "\n\n" << std::flush;
-  if (checkpoint_) {
-    evaluate_checkpoint();
-  } else {
-    if (!options_.train_only) count();
-    for (const std::int64_t context : options_.contexts)
-      for (const std::uint64_t seed : options_.seeds)
-        for (const std::string& name : options_.layers)
-          train_and_evaluate(layer_kind(name), context, seed);
+  if (!options_.study.empty()) return study_learning_rates(options_, text_, std::cout);
+  try {
+    if (checkpoint_) {
+      evaluate_checkpoint();
+    } else {
+      compare();
+    }
+  } catch (const Interrupted&) {
+    if (!options_.train_only) write_files();
+    print_summary();
+    throw;
   }
-  if (options_.train_only || options_.json) return;
-  std::cout << '\n' << results_sentences(report_.results) << '\n';
-  const std::string frozen = frozen_sentence(report_.frozen);
-  if (!frozen.empty()) std::cout << frozen << '\n';
-  std::cout << "report: " << (options_.out / "report.html").string() << '\n';
+  print_summary();
+}
+
+void Experiment::compare() {
+  if (!options_.train_only) count();
+  for (const Run& run : planned_runs()) train_and_evaluate(run);
+}
+
+std::vector<Run> Experiment::planned_runs() {
+  std::vector<Run> runs;
+  for (const std::int64_t context : options_.contexts) {
+    for (const std::uint64_t seed : options_.seeds) {
+      for (const std::string& name : options_.layers) {
+        const LayerKind& kind = layer_kind(name);
+        const double rate =
+            options_.learning_rate > 0 ? options_.learning_rate : kind.learning_rate;
+        runs.push_back({kind, context, seed, rate, model_folder(name, context, seed)});
+      }
+    }
+  }
+  const auto bytes = plan_training(runs, options_, text_.train, options_.out / "plan.json");
+  for (Run& run : runs) run.steps = planned_steps(options_, run.context, bytes);
+  return runs;
+}
+
+void Experiment::print_summary() const {
+  if (options_.train_only || options_.json || report_.results.empty()) return;
+  std::cout << '\n';
+  for (const std::string& sentence :
+       {results_sentences(report_.results), comparison_sentence(compare_training(report_.curves)),
+        frozen_sentence(report_.frozen), latency_sentence(report_.latency),
+        extrapolation_sentence(report_.extrapolation)})
+    if (!sentence.empty()) std::cout << sentence << '\n';
+  std::cout << "report: " << (options_.out / "report.html").string() << std::endl;
 }
 
 void Experiment::count() {
@@ -117,27 +158,24 @@ void Experiment::count() {
   }
 }
 
-std::string Experiment::model_folder(const LayerKind& kind, std::int64_t context,
-                                     std::uint64_t seed) const {
-  std::string name = kind.name + "-" + std::to_string(context);
+std::filesystem::path Experiment::model_folder(const std::string& layer, std::int64_t context,
+                                               std::uint64_t seed) const {
+  std::string name = layer + "-" + std::to_string(context);
   if (options_.seeds.size() > 1) name += "-" + std::to_string(seed);
-  return (options_.out / name).string();
+  return options_.out / name;
 }
 
-void Experiment::train_and_evaluate(const LayerKind& kind, std::int64_t context,
-                                    std::uint64_t seed) {
-  const double rate = options_.learning_rate > 0 ? options_.learning_rate : kind.learning_rate;
-  const Run run{kind, context, seed, rate, model_folder(kind, context, seed)};
-  TrainedModel trained = train(run, options_, text_.train, metrics_);
+void Experiment::train_and_evaluate(const Run& run) {
+  const TrainedModel trained = train(run, options_, text_.train, metrics_);
   report_.curves.insert(report_.curves.end(), trained.curve.begin(), trained.curve.end());
   write_curves(options_.out / "curves.csv", report_.curves);
   if (options_.train_only) return;
   ResultRow row;
-  row.layer = kind.name;
-  row.backbone = kind.backbone;
-  row.train_context = context;
-  row.seed = seed;
-  row.learning_rate = rate;
+  row.layer = run.kind.name;
+  row.backbone = run.kind.backbone;
+  row.train_context = run.context;
+  row.seed = run.seed;
+  row.learning_rate = run.learning_rate;
   row.train_tokens = trained.tokens;
   row.train_seconds = trained.seconds;
   row.train_flops = trained.flops;
@@ -154,32 +192,65 @@ void Experiment::evaluate_checkpoint() {
 
 void Experiment::evaluate_model(const Model& model, ResultRow row) {
   const auto windows = test_windows(text_.test, row.train_context, options_.test_bytes);
-  for (const double scale : {1.0, 0.0, 0.5, 2.0}) {
-    const LossByWindow loss = evaluate(model, windows, scale, options_.carry_state);
-    for (const BucketLoss& bucket : loss.buckets) {
-      report_.frozen.push_back({row.layer, row.train_context, row.seed, scale, bucket.begin,
-                                bucket.end, bucket.loss.nats, bucket.loss.standard_error});
-      if (scale == 1)
-        report_.positions.push_back({row.layer, row.train_context, row.seed, bucket.begin,
-                                     bucket.end, bucket.loss.nats, bucket.loss.standard_error,
-                                     bucket.loss.count});
-    }
-    if (scale != 1) continue;
-    row.parameters = count_elements(model.parameters());
-    row.state_bytes = state_bytes(model);
-    row.nats_per_byte = loss.all.nats;
-    row.stderr_nats = loss.all.standard_error;
-    add_row(row);  // the first thing that a reader waits for
-  }
+  const LossByWindow loss = evaluate(model, windows, 1, options_.carry_state);
+  for (const BucketLoss& bucket : loss.buckets)
+    report_.positions.push_back({row.layer, row.train_context, row.seed, bucket.begin, bucket.end,
+                                 bucket.loss.nats, bucket.loss.standard_error, bucket.loss.count});
+  row.parameters = count_elements(model.parameters());
+  row.state_bytes = state_bytes(model, row.train_context);
+  row.nats_per_byte = loss.all.nats;
+  row.stderr_nats = loss.all.standard_error;
+  add_row(row);  // the first thing that a reader waits for
+  stop_if_requested();
+  evaluate_frozen(model, row, windows, loss);
+  stop_if_requested();
+  evaluate_beyond(model, row, windows);
+  write_files();
+  stop_if_requested();
+}
+
+/// What learning while reading is worth, in layers that do.
+void Experiment::evaluate_frozen(const Model& model, const ResultRow& row,
+                                 const std::vector<std::string_view>& windows,
+                                 const LossByWindow& as_trained) {
   constexpr std::size_t inner_loss_windows = 4;  // slow by design, and enough for a picture
-  for (const InnerLossBucket& bucket : inner_losses(model, windows, inner_loss_windows))
+  const auto losses = inner_losses(model, windows, inner_loss_windows);
+  if (losses.empty()) return;
+  for (const InnerLossBucket& bucket : losses)
     report_.inner_losses.push_back({row.layer, row.train_context, bucket.block, bucket.head,
                                     bucket.begin, bucket.end, bucket.initial,
                                     bucket.mini_batch_start, bucket.before, bucket.after});
+  add_frozen(row, 1, as_trained);
+  for (const double scale : {0.0, 0.5, 2.0}) {
+    stop_if_requested();
+    add_frozen(row, scale, evaluate(model, windows, scale, options_.carry_state));
+  }
+}
+
+/// Longer texts than in training, speed, and a sample of what the model writes.
+void Experiment::evaluate_beyond(const Model& model, const ResultRow& row,
+                                 const std::vector<std::string_view>& windows) {
+  constexpr std::int64_t beyond_bytes = 200'000;
+  const auto beyond =
+      extrapolate(model, row.layer, row.train_context, row.seed, text_.test, beyond_bytes);
+  report_.extrapolation.insert(report_.extrapolation.end(), beyond.begin(), beyond.end());
+  stop_if_requested();
+  const bool first =
+      std::none_of(report_.latency.begin(), report_.latency.end(),
+                   [&](const LatencyRow& other) { return other.layer == row.layer; });
+  if (options_.latency && first) {  // neither seed nor training context change the speed
+    const auto latency = measure_latency(model, row.layer, text_.test.front().bytes);
+    report_.latency.insert(report_.latency.end(), latency.begin(), latency.end());
+  }
   const std::string_view prompt = windows.front().substr(0, 200);
   report_.samples.push_back({row.layer, row.train_context, std::string(prompt),
                              sample(model, prompt, 600, 0.7, row.seed)});
-  write_files();
+}
+
+void Experiment::add_frozen(const ResultRow& row, double scale, const LossByWindow& loss) {
+  for (const BucketLoss& bucket : loss.buckets)
+    report_.frozen.push_back({row.layer, row.train_context, row.seed, scale, bucket.begin,
+                              bucket.end, bucket.loss.nats, bucket.loss.standard_error});
 }
 
 void Experiment::add_row(const ResultRow& row) {
@@ -200,6 +271,9 @@ void Experiment::write_files() const {
   write_results(out / "results.csv", report_.results);
   write_positions(out / "by_position.csv", report_.positions);
   write_frozen(out / "frozen.csv", report_.frozen);
+  write_positions(out / "extrapolation.csv", report_.extrapolation);
+  write_latency(out / "latency.csv", report_.latency);
+  write_comparison(out / "comparison.csv", compare_training(report_.curves));
   write_inner_losses(out / "inner_loss.csv", report_.inner_losses);
   write_report(out / "report.html", report_);
 }

@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "perplexity/evaluation.hpp"
+#include "perplexity/plan.hpp"
 #include "perplexity/report.hpp"
-#include "perplexity/training.hpp"
 
 namespace ttt::examples {
 
@@ -17,16 +17,27 @@ class Experiment {
   /// Reads the texts and opens the output folder. Throws `std::exception` with one sentence.
   Experiment(const Options& options, Machine machine);
 
+  /// Throws `Interrupted` on request, with all files written that there are results for.
   void run();
 
  private:
+  void compare();
   void count();
-  void train_and_evaluate(const LayerKind& kind, std::int64_t context, std::uint64_t seed);
+  std::vector<Run> planned_runs();
+  void train_and_evaluate(const Run& run);
   void evaluate_checkpoint();
   void evaluate_model(const Model& model, ResultRow row);
+  void evaluate_frozen(const Model& model, const ResultRow& row,
+                       const std::vector<std::string_view>& windows,
+                       const LossByWindow& as_trained);
+  void evaluate_beyond(const Model& model, const ResultRow& row,
+                       const std::vector<std::string_view>& windows);
+  void add_frozen(const ResultRow& row, double scale, const LossByWindow& loss);
   void add_row(const ResultRow& row);
   void write_files() const;
-  std::string model_folder(const LayerKind& kind, std::int64_t context, std::uint64_t seed) const;
+  void print_summary() const;
+  std::filesystem::path model_folder(const std::string& layer, std::int64_t context,
+                                     std::uint64_t seed) const;
 
   Options options_;
   std::optional<LoadedModel> checkpoint_;

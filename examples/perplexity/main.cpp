@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "perplexity/experiment.hpp"
+#include "support/interrupt.hpp"
 #include "support/threads.hpp"
 
 int main(int argc, char** argv) {
@@ -11,9 +12,13 @@ int main(int argc, char** argv) {
   wait_briefly(argv);
   Options options;
   if (const auto exit_code = parse_options(argc, argv, options)) return *exit_code;
+  catch_interrupts();
   try {
     const int threads = use_threads(options.threads);
     Experiment(options, this_machine(threads, argc, argv)).run();
+  } catch (const Interrupted& interrupted) {
+    std::cerr << "\nperplexity: " << interrupted.what() << '\n';
+    return 130;
   } catch (const std::exception& error) {
     std::cerr << "\nperplexity: " << error.what() << '\n';
     return 1;

@@ -7,23 +7,18 @@
 #include <string>
 #include <vector>
 
+#include "perplexity/model.hpp"
 #include "perplexity/options.hpp"
-#include "ttt/layers/ttt_linear.hpp"
-#include "ttt/layers/ttt_mlp.hpp"
-#include "ttt/lm/language_model.hpp"
 
 namespace ttt::examples {
 
-/// One type for all layers: which mixer a model holds is chosen when it is made.
-using Model = LanguageModel<TTTLinear<float>, TTTMLP<float>>;
-
 struct LayerKind {
   std::string name, backbone, description;
-  std::size_t mixer;          // index among the mixers of `Model`
-  bool mamba_backbone;        // shared QK with convolutions, gate, convolution before the block
-  double base_learning_rate;  // of the inner loop
-  bool inner_warmup;          // the official recipe of TTT-MLP
-  double learning_rate;       // of the outer loop, found by trying
+  std::vector<std::string_view> mixers;  // of the blocks in turn, names from `mixer_names`
+  double learning_rate;                  // of the outer loop, found by `--study learning-rate`
+  bool mamba_backbone = false;           // shared QK, gate, convolution before the block
+  double base_learning_rate = 1;         // of the inner loop
+  bool inner_warmup = false;             // the official recipe of TTT-MLP
 };
 
 const std::vector<LayerKind>& layer_kinds();
@@ -31,19 +26,19 @@ const std::vector<LayerKind>& layer_kinds();
 /// Throws `std::invalid_argument` where there is no layer of that name.
 const LayerKind& layer_kind(const std::string& name);
 
-/// A configuration of the sizes in `options`. The hidden width of the feed-forward parts is such
-/// that all layers have equally many parameters, to about the width of one unit.
+/// A configuration of the sizes in `options`. All have equally many parameters: Mamba, whose blocks
+/// have no feed-forward part, has twice as many blocks, and the others as wide a feed-forward part
+/// as makes them equal, to about one unit.
 Model::Config model_config(const LayerKind& kind, const Options& options);
 
-/// Multiplies and adds of a forward, for one token, twice that of its products.
-double forward_flops_per_token(const Model& model);
+/// Floating-point operations of a forward and a backward, for one token of a stream of `context`.
+double training_flops_per_token(const Model& model, Index context);
 
-/// Bytes that a stream carries from token to token.
-std::int64_t state_bytes(const Model& model);
+/// Bytes that a stream carries after `context` tokens.
+std::int64_t state_bytes(const Model& model, Index context);
 
 /// DIR/config.json and DIR/model.safetensors, in the layout of Hugging Face.
-void save_checkpoint(const std::filesystem::path& folder, const Model& model,
-                     const LayerKind& kind);
+void save_checkpoint(const std::filesystem::path& folder, const Model& model);
 
 /// A model from such a folder, its configuration, and the kind of its layers.
 struct LoadedModel {

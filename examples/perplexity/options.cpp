@@ -12,10 +12,12 @@ constexpr const char* description =
     "Trains language models of bytes whose layers learn while they read, evaluates them on text\n"
     "held out from training, and compares them with one another and with counting.\n"
     "\n"
-    "A byte is always predicted before it is learned from. Writes results.csv, by_position.csv,\n"
-    "frozen.csv, curves.csv, inner_loss.csv, metrics.jsonl, report.html and a checkpoint of each\n"
-    "model into the folder --out.\n"
-    "Exit code: 0, 1 for bad input, 2 for a bad command line.";
+    "A byte is always predicted before it is learned from. All models are equally large and see\n"
+    "the same bytes in the same order. Writes results.csv, by_position.csv, extrapolation.csv,\n"
+    "frozen.csv, latency.csv, comparison.csv, curves.csv, inner_loss.csv, metrics.jsonl,\n"
+    "report.html and a checkpoint of each model into the folder --out.\n"
+    "Ctrl-C saves a checkpoint and ends with the report so far; --resume goes on.\n"
+    "Exit code: 0, 1 for bad input, 2 for a bad command line, 130 after Ctrl-C.";
 
 /// Numbers above 0; CLI11's own check would name the largest double as the other end.
 const CLI::Validator positive(
@@ -76,13 +78,24 @@ void add_model_options(CLI::App& app, Options& o) {
   app.add_option("--mini-batch", o.mini_batch, "Tokens in a mini-batch of the inner loop")
       ->check(positive)
       ->capture_default_str();
+  app.add_option("--window", o.window, "Tokens that window attention sees")
+      ->check(positive)
+      ->capture_default_str();
+}
+
+void add_resource_options(CLI::App& app, Options& o) {
+  app.add_option("--threads", o.threads, "Threads (default: all cores)")->check(positive);
+  app.add_option("--memory", o.memory,
+                 "Memory that the program may take, such as 800MB or 2GB: training steps are then "
+                 "taken in parts (default: as much as it needs)")
+      ->transform(CLI::AsSizeValue(true));
 }
 
 void add_training_options(CLI::App& app, Options& o) {
   auto* minutes =
       app.add_option("--minutes", o.minutes,
-                     "Training budget of each model: 20 steps are measured, which fixes "
-                     "the number of steps")
+                     "Training budget of a model, on average over all: 20 steps of each are "
+                     "measured, which fixes one number of bytes for all")
           ->check(positive)
           ->capture_default_str();
   auto* steps = app.add_option("--steps", o.steps, "... or in steps")->check(positive);
@@ -99,10 +112,13 @@ void add_training_options(CLI::App& app, Options& o) {
       ->delimiter(',')
       ->check(CLI::TypeValidator<std::uint64_t>("WHOLE NUMBER"))
       ->capture_default_str();
-  app.add_option("--threads", o.threads, "Threads (default: all cores)")->check(positive);
   app.add_option("--checkpoint-every", o.checkpoint_every, "Steps between two checkpoints")
       ->check(positive)
       ->capture_default_str();
+  app.add_option("--study", o.study,
+                 "learning-rate: instead of the comparison, try rates for each layer and compare "
+                 "them on the validation text")
+      ->check(CLI::IsMember({"learning-rate"}));
   app.add_flag(
       "--resume", o.resume,
       "Continue from the checkpoints in --out; models that are finished are only evaluated");
@@ -116,6 +132,9 @@ void add_output_options(CLI::App& app, Options& o) {
       "training");
   app.add_flag("--carry-state", o.carry_state,
                "Carry the state from window to window of a test text (default: reset it)");
+  app.add_flag_callback(
+      "--no-latency", [&o] { o.latency = false; },
+      "Do not measure the speed of reading and writing");
   app.add_flag("--train-only", o.train_only, "Train and save, do not evaluate");
   app.add_flag("--json", o.json, "Print results as JSON, one object a line, instead of a table");
 }
@@ -127,6 +146,7 @@ std::optional<int> parse_options(int argc, char** argv, Options& options) {
   add_text_options(app, options);
   add_model_options(app, options);
   add_training_options(app, options);
+  add_resource_options(app, options);
   add_output_options(app, options);
   bool quick = false, full = false, list = false;
   auto* quick_flag =

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -17,6 +18,10 @@ constexpr const char* position_title = "position in the window (bytes)";
 
 std::string at_context(std::int64_t context) {
   return "training context " + std::to_string(context);
+}
+
+std::string streams(std::int64_t batch) {
+  return batch == 1 ? "one stream" : std::to_string(batch) + " streams at once";
 }
 
 /// Where the bytes at positions [begin, end) stand on a logarithmic axis that counts from one.
@@ -106,13 +111,18 @@ Chart Pictures::training(const std::vector<TrainingPoint>& rows, std::int64_t tr
                          Number TrainingPoint::*against, const std::string& x_title) const {
   Chart chart{"Training loss, context " + std::to_string(train_context), x_title, "bits per byte",
               Scale::log10, Scale::log10};
+  std::map<std::string, std::vector<std::pair<double, double>>> points;
+  for (const TrainingPoint& row : rows)
+    if (row.train_context == train_context)
+      points[row.layer].emplace_back(static_cast<double>(row.*against),
+                                     bits_from_nats(row.nats_per_byte));
+  double shortest = std::numeric_limits<double>::infinity();
+  for (const auto& [layer, curve] : points)
+    shortest = std::min(shortest, std::max_element(curve.begin(), curve.end())->first);
   for (const std::string& layer : distinct(rows, &TrainingPoint::layer)) {
-    std::vector<std::pair<double, double>> points;
-    for (const TrainingPoint& row : rows)
-      if (row.layer == layer && row.train_context == train_context)
-        points.emplace_back(static_cast<double>(row.*against), bits_from_nats(row.nats_per_byte));
+    std::erase_if(points[layer], [&](const auto& point) { return point.first < shortest / 20; });
     Series curve = series(layer);
-    append_averaged(curve, std::move(points));
+    append_averaged(curve, std::move(points[layer]));
     keep(chart, std::move(curve));
   }
   return chart;
@@ -131,7 +141,7 @@ Chart Pictures::positions(const std::vector<PositionRow>& rows, std::int64_t tra
     LossByPosition losses;
     for (const PositionRow& row : rows)
       if (row.layer == layer && row.train_context == train_context &&
-          !std::isnan(row.nats_per_byte))
+          !(border && row.position_end <= train_context / 8) && !std::isnan(row.nats_per_byte))
         losses[{row.position_begin, row.position_end}].add(row.nats_per_byte, row.stderr_nats);
     Series curve = series(layer);
     append(curve, losses);
@@ -183,37 +193,31 @@ Chart Pictures::inner_losses(const std::vector<InnerLossRow>& rows, const std::s
   return chart;
 }
 
-Chart Pictures::latency(const std::vector<LatencyRow>& rows, const std::string& title,
-                        const std::string& y_title, double LatencyRow::*member,
-                        double factor) const {
-  Chart chart{title, "context (bytes)", y_title, Scale::log2, Scale::log10};
-  const std::vector<std::int64_t> batches = distinct(rows, &LatencyRow::batch);
+void Pictures::add_latency(Chart& chart, const std::vector<LatencyRow>& rows, std::int64_t batch,
+                           double LatencyRow::*member, double factor) const {
   for (const std::string& layer : distinct(rows, &LatencyRow::layer)) {
-    for (const std::int64_t batch : batches) {
-      Series curve = series(layer);
-      if (batches.size() > 1) {
-        curve.name += ", batch " + std::to_string(batch);
-        curve.look = -1;
-      }
-      for (const LatencyRow& row : rows) {
-        if (row.layer != layer || row.batch != batch || std::isnan(row.*member)) continue;
-        curve.x.push_back(static_cast<double>(row.context));
-        curve.y.push_back(factor * row.*member);
-      }
-      keep(chart, std::move(curve));
+    Series curve = series(layer);
+    for (const LatencyRow& row : rows) {
+      if (row.layer != layer || row.batch != batch || std::isnan(row.*member)) continue;
+      curve.x.push_back(static_cast<double>(row.context));
+      curve.y.push_back(factor * row.*member);
     }
+    keep(chart, std::move(curve));
   }
+}
+
+Chart Pictures::decode_latency(const std::vector<LatencyRow>& rows, std::int64_t batch) const {
+  Chart chart{"Writing one byte, " + streams(batch), "context (bytes)", "milliseconds per byte",
+              Scale::log2, Scale::log10};
+  add_latency(chart, rows, batch, &LatencyRow::decode_seconds_per_token, 1e3);
   return chart;
 }
 
-Chart Pictures::decode_latency(const std::vector<LatencyRow>& rows) const {
-  return latency(rows, "Generating one byte", "milliseconds per byte",
-                 &LatencyRow::decode_seconds_per_token, 1e3);
-}
-
-Chart Pictures::prefill_speed(const std::vector<LatencyRow>& rows) const {
-  return latency(rows, "Reading a context", "bytes per second",
-                 &LatencyRow::prefill_tokens_per_second, 1);
+Chart Pictures::prefill_speed(const std::vector<LatencyRow>& rows, std::int64_t batch) const {
+  Chart chart{"Reading a context, " + streams(batch), "context (bytes)", "bytes per second",
+              Scale::log2, Scale::log10};
+  add_latency(chart, rows, batch, &LatencyRow::prefill_tokens_per_second, 1);
+  return chart;
 }
 
 }  // namespace ttt::examples

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "perplexity/comparison.hpp"
+#include "perplexity/glossary.hpp"
 #include "perplexity/pictures.hpp"
 #include "perplexity/summary.hpp"
 #include "support/csv.hpp"
@@ -49,43 +51,13 @@ dd { margin: 0 0 0 1rem; }
 }
 )css";
 
-constexpr const char* terms = R"html(<h2>What the words mean</h2>
-<dl>
-<dt>Bits per byte</dt>
-<dd>How surprised a model is by the next byte of a text that it was not trained on, on average:
-minus the logarithm to base two of the probability that it gave to that byte. Knowing nothing costs
-8 bits; less is better. Nats per byte are the same in natural logarithms (one bit is 0.693 nats).
-± is the standard error of the mean.</dd>
-<dt>Perplexity per byte</dt>
-<dd>2 to the power of the bits per byte: the number of equally likely bytes that would be as hard
-to choose from.</dd>
-<dt>Context</dt>
-<dd>How many bytes of a text a model sees in one piece. Papers count tokens of about four bytes
-each: a context of 4096 bytes is about 1024 of their tokens.</dd>
-<dt>Test-time training (TTT)</dt>
-<dd>A layer whose memory is a small model. While the layer reads, that inner model learns from every
-piece of text by gradient descent, also in use, after training is over. <i>ttt-linear</i> has a
-linear inner model, <i>ttt-mlp</i> one with a hidden layer; a name that ends in <i>-t</i> is the
-variant with a Transformer's surroundings.</dd>
-<dt>Rate × 0, 0.5, 1, 2</dt>
-<dd>The same trained model reads the same bytes with the learning rate of its inner models scaled.
-With rate × 0 nothing is learned while reading: the distance between that curve and rate × 1 is what
-learning while reading is worth.</dd>
-<dt>Inner loss</dt>
-<dd>What the inner models minimise. W₀ are the weights with which every text begins. If the loss
-before a token's own step lies below that under W₀, what was learned from earlier tokens helps with
-later ones.</dd>
-<dt>count-1 … count-4</dt>
-<dd>No neural network: how often each byte followed the last 1 to 4 bytes in the training text
-(smoothed by the method of Kneser and Ney). The yardstick that a model must beat to have learned
-more than spelling.</dd>
-<dt>State</dt>
-<dd>The memory that a model carries from one byte to the next while it reads one text.</dd>
-</dl>
-)html";
-
 std::string heading(const std::string& text) { return "<h2>" + escape(text) + "</h2>\n"; }
 std::string paragraph(const std::string& text) { return "<p>" + escape(text) + "</p>\n"; }
+
+/// Two texts with a space between them, where neither is empty.
+std::string joined(const std::string& first, const std::string& second) {
+  return first + (first.empty() || second.empty() ? "" : " ") + second;
+}
 
 /// A row of pictures; charts without any point are left out.
 std::string pictures_html(const std::vector<Chart>& charts) {
@@ -105,14 +77,19 @@ std::string picture_section(const std::string& title, const std::string& explana
   return pictures.empty() ? pictures : heading(title) + paragraph(explanation) + pictures;
 }
 
+/// Bits from nats, with the standard error where it is known.
+std::string bits_text(double nats, double standard_error) {
+  return fixed(bits_from_nats(nats), 4) +
+         (std::isnan(standard_error) ? "" : " ± " + fixed(bits_from_nats(standard_error), 4));
+}
+
 std::string results_html(const std::vector<ResultRow>& results) {
   if (results.empty()) return "";
   std::vector<std::vector<std::string>> rows;
   for (const ResultRow& row : results) {
-    const std::string error =
-        std::isnan(row.stderr_nats) ? "" : " ± " + fixed(bits_from_nats(row.stderr_nats), 4);
     rows.push_back({row.layer, std::to_string(row.train_context),
-                    fixed(row.bits_per_byte(), 4) + error, fixed(row.perplexity_per_byte(), 3),
+                    bits_text(row.nats_per_byte, row.stderr_nats),
+                    fixed(row.perplexity_per_byte(), 3),
                     compact(static_cast<double>(row.parameters)),
                     byte_size(static_cast<double>(row.train_tokens)), duration(row.train_seconds),
                     compact(row.train_flops), byte_size(static_cast<double>(row.state_bytes)),
@@ -139,8 +116,54 @@ std::string training_html(const Report& report, const Pictures& pictures) {
   }
   return picture_section("Training",
                          "Loss of the training batches (neighbouring batches averaged) against the "
-                         "bytes read, against time, and against arithmetic where it was counted.",
+                         "bytes read, against time, and against arithmetic where it was counted; "
+                         "from a twentieth of the shortest training on.",
                          charts);
+}
+
+/// Layers down, equalities across, in the order of the first equality's ranking.
+std::string comparison_table(const std::vector<ComparisonRow>& rows, std::int64_t train_context) {
+  std::vector<std::string> header = {"layer, context " + std::to_string(train_context)};
+  std::vector<std::string> equalities, layers;
+  for (const ComparisonRow& row : rows) {
+    if (row.train_context != train_context) continue;
+    if (std::find(layers.begin(), layers.end(), row.layer) == layers.end())
+      layers.push_back(row.layer);
+    if (!equalities.empty() && equalities.back() == row.equality) continue;
+    equalities.push_back(row.equality);
+    header.push_back("bits per byte at equal " +
+                     (row.equality == "flops" ? "FLOPs" : row.equality) + " (" + budget_text(row) +
+                     ")");
+    header.push_back("share of its training");
+  }
+  std::vector<std::vector<std::string>> cells;
+  for (const std::string& layer : layers) {
+    cells.push_back({layer});
+    cells.back().resize(header.size());
+    for (const ComparisonRow& row : rows) {
+      if (row.layer != layer || row.train_context != train_context) continue;
+      const auto place = std::find(equalities.begin(), equalities.end(), row.equality);
+      const auto column = static_cast<std::size_t>(1 + 2 * (place - equalities.begin()));
+      cells.back()[column] = bits_text(row.nats_per_byte, row.stderr_nats);
+      cells.back()[column + 1] = fixed(100 * row.share_of_training, 0) + " %";
+    }
+  }
+  return html_table(header, cells);
+}
+
+std::string comparison_html(const std::vector<ComparisonRow>& rows) {
+  if (rows.empty()) return "";
+  std::string out =
+      heading("Layers under equal budgets") +
+      paragraph(
+          "Training loss after the same number of bytes, of floating-point operations, or of "
+          "seconds: the most that all layers reached, over its last tenth. A layer needs a whole "
+          "schedule of its learning rate to be at its best; the share says how much of it was "
+          "done. ± is the standard error of the mean over the batches.");
+  for (const std::int64_t context : distinct(rows, &ComparisonRow::train_context))
+    out += comparison_table(rows, context);
+  for (const std::string& text : comparison_paragraphs(rows)) out += paragraph(text);
+  return out;
 }
 
 std::string positions_html(const Report& report, const Pictures& pictures) {
@@ -155,21 +178,26 @@ std::string positions_html(const Report& report, const Pictures& pictures) {
              "the context of training. A curve that keeps falling makes use of a long "
              "context. Bands are one standard error. Long windows are drawn from position 8 on.",
              within) +
-         picture_section("Beyond the training context",
-                         "The same at positions that no model met in training (right of the line).",
-                         beyond);
+         picture_section(
+             "Beyond the training context",
+             joined(extrapolation_sentence(report.extrapolation),
+                    "Windows four times as long as in training: the positions right "
+                    "of the line were never met there. A curve that rises there belongs "
+                    "to a layer that should not be used beyond the context of its "
+                    "training."),
+             beyond);
 }
 
 std::string frozen_html(const Report& report, const Pictures& pictures) {
   std::vector<Chart> charts;
   for (const std::string& layer : distinct(report.frozen, &FrozenRow::layer))
     for (const std::int64_t context : distinct(report.frozen, &FrozenRow::train_context))
-      charts.push_back(pictures.frozen(report.frozen, layer, context));
-  const std::string sentence = frozen_sentence(report.frozen);
+      if (has_inner_loop(report.frozen, layer))
+        charts.push_back(pictures.frozen(report.frozen, layer, context));
   return picture_section("What learning while reading is worth",
-                         (sentence.empty() ? "" : sentence + " ") +
-                             "Each picture shows one trained model on the same bytes, with the "
-                             "learning rate of its inner models scaled at test time.",
+                         joined(frozen_sentence(report.frozen),
+                                "Each picture shows one trained model on the same bytes, with the "
+                                "learning rate of its inner models scaled at test time."),
                          charts);
 }
 
@@ -187,11 +215,18 @@ std::string inner_losses_html(const Report& report, const Pictures& pictures) {
 }
 
 std::string latency_html(const Report& report, const Pictures& pictures) {
-  return picture_section(
-      "Speed",
-      "Time to generate one byte after a context, and the rate at which a "
-      "context is read.",
-      {pictures.decode_latency(report.latency), pictures.prefill_speed(report.latency)});
+  std::vector<Chart> charts;
+  const auto batches = distinct(report.latency, &LatencyRow::batch);
+  for (const std::int64_t batch : batches)
+    charts.push_back(pictures.decode_latency(report.latency, batch));
+  for (const std::int64_t batch : batches)
+    charts.push_back(pictures.prefill_speed(report.latency, batch));
+  return picture_section("Speed",
+                         joined(latency_sentence(report.latency),
+                                "Time to write one byte after a context (of all streams together "
+                                "for one byte of each, divided by their number), and the rate at "
+                                "which a context is read. Medians of repeated measurements."),
+                         charts);
 }
 
 std::string samples_html(const std::vector<SampleText>& samples) {
@@ -214,10 +249,14 @@ std::string machine_html(const Machine& machine) {
   return out + "</table>\n";
 }
 
-std::string summary_html(const Report& report) {
-  std::string text = results_sentences(report.results);
-  const std::string frozen = frozen_sentence(report.frozen);
-  std::string out = paragraph(frozen.empty() ? text : text + " " + frozen);
+/// What was found, then what was done.
+std::string summary_html(const Report& report, const std::vector<ComparisonRow>& comparison) {
+  std::string out;
+  for (const std::string& text :
+       {results_sentences(report.results), comparison_sentence(comparison),
+        frozen_sentence(report.frozen), latency_sentence(report.latency),
+        extrapolation_sentence(report.extrapolation)})
+    if (!text.empty()) out += paragraph(text);
   for (const std::string& note : report.notes) out += paragraph(note);
   return out;
 }
@@ -241,23 +280,28 @@ std::vector<std::string> layers_of(const Report& report) {
 }  // namespace
 
 std::string report_html(const Report& report) {
-  const Pictures pictures(layers_of(report));
+  const std::vector<std::string> layers = layers_of(report);
+  const Pictures pictures(layers);
   const bool several_contexts = distinct(report.results, &ResultRow::train_context).size() > 1;
   std::string out =
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
       escape(report.title) + "</title>\n<style>" + style + "</style>\n</head>\n<body>\n<h1>" +
       escape(report.title) + "</h1>\n";
-  out += summary_html(report);
+  const std::vector<ComparisonRow> comparison = compare_training(report.curves);
+  out += summary_html(report, comparison);
   out += results_html(report.results);
   if (several_contexts) out += pictures_html({pictures.results_by_context(report.results)});
+  out += comparison_html(comparison);
+  out += training_html(report, pictures);
   out += positions_html(report, pictures);
   out += frozen_html(report, pictures);
-  out += training_html(report, pictures);
   out += inner_losses_html(report, pictures);
   out += latency_html(report, pictures);
   out += samples_html(report.samples);
-  out += terms;
+  const std::string limits = limits_text(report.results);
+  if (!limits.empty()) out += heading("What cannot be concluded") + paragraph(limits);
+  out += glossary_html(layers);
   out += machine_html(report.machine);
   return out + "</body>\n</html>\n";
 }

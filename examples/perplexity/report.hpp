@@ -22,7 +22,7 @@ struct SampleText {
 
 /// Everything a report shows. Parts that are empty are left out of it.
 struct Report {
-  std::string title = "Perplexity of sequence layers that learn while they read";
+  std::string title = "Sequence layers compared on a text that they have not seen";
   std::vector<std::string> notes;  // paragraphs: the text, its division, the budget
   Machine machine;
   std::vector<ResultRow> results;  // count models among them

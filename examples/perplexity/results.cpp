@@ -61,6 +61,15 @@ void write_curves(const std::filesystem::path& path, const std::vector<TrainingP
   table.write(path);
 }
 
+void write_comparison(const std::filesystem::path& path, const std::vector<ComparisonRow>& rows) {
+  CsvTable table({"layer", "train_context", "equality", "budget", "share_of_training",
+                  "nats_per_byte", "stderr"});
+  for (const ComparisonRow& row : rows)
+    table.add(row.layer, row.train_context, row.equality, row.budget, row.share_of_training,
+              row.nats_per_byte, row.stderr_nats);
+  table.write(path);
+}
+
 void write_inner_losses(const std::filesystem::path& path, const std::vector<InnerLossRow>& rows) {
   CsvTable table({"layer", "train_context", "block", "head", "position_begin", "position_end",
                   "initial", "mini_batch_start", "before", "after"});

@@ -35,7 +35,8 @@ struct ResultRow {
 /// True for the count models `count-1`, `count-2`, ...
 bool is_count_layer(const std::string& layer);
 
-/// by_position.csv: bytes at positions [position_begin, position_end) of a window, `count` of them.
+/// by_position.csv and extrapolation.csv: bytes at positions [position_begin, position_end) of a
+/// window, `count` of them.
 struct PositionRow {
   std::string layer;
   std::int64_t train_context = 0;
@@ -73,6 +74,16 @@ struct TrainingPoint {
   double learning_rate = not_known, gradient_norm = not_known;
 };
 
+/// comparison.csv: the training loss that a layer had when it had used up `budget` in the unit of
+/// the equality ("bytes", "flops" or "seconds"), a share of all that it went on to use.
+struct ComparisonRow {
+  std::string layer;
+  std::int64_t train_context = 0;
+  std::string equality;
+  double budget = not_known, share_of_training = not_known;
+  double nats_per_byte = not_known, stderr_nats = not_known;
+};
+
 /// inner_loss.csv: the inner loss l of the tokens at these positions under four inner weights:
 /// W_0, the weights at the start of the mini-batch, those just before the token's own step, and
 /// those just after it.
@@ -90,6 +101,7 @@ void write_positions(const std::filesystem::path& path, const std::vector<Positi
 void write_frozen(const std::filesystem::path& path, const std::vector<FrozenRow>& rows);
 void write_latency(const std::filesystem::path& path, const std::vector<LatencyRow>& rows);
 void write_curves(const std::filesystem::path& path, const std::vector<TrainingPoint>& rows);
+void write_comparison(const std::filesystem::path& path, const std::vector<ComparisonRow>& rows);
 void write_inner_losses(const std::filesystem::path& path, const std::vector<InnerLossRow>& rows);
 
 /// The results as an aligned table, row by row as soon as each is known.

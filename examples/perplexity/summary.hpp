@@ -16,11 +16,14 @@ namespace ttt::examples {
 class MeanWithError {
  public:
   void add(double mean, double standard_error);
-  double mean() const;            // NaN where nothing was added
-  double standard_error() const;  // NaN where one of them is not known
+  double mean() const;  // NaN where nothing was added
+
+  /// The larger of what follows from the errors added and of what follows from the spread of the
+  /// means added; NaN where neither is known.
+  double standard_error() const;
 
  private:
-  double sum_ = 0, squared_errors_ = 0;
+  double sum_ = 0, squares_ = 0, squared_errors_ = 0;
   int count_ = 0;
 };
 
@@ -35,10 +38,27 @@ LossByPosition frozen_losses(const std::vector<FrozenRow>& rows, const std::stri
 /// with inner learning on (scale 1) and off (scale 0), and the positions where it pays, that is
 /// where it is better by more than two standard errors of the difference (taken as if the two were
 /// independent, which is cautious: they read the same bytes). Empty where there is no such pair.
+/// Layers without an inner loop are passed over.
 std::string frozen_sentence(const std::vector<FrozenRow>& rows);
 
-/// The best model, the next best architecture, and both against counting.
+/// False where the scale of the inner learning rate changes nothing: there is no inner loop.
+bool has_inner_loop(const std::vector<FrozenRow>& rows, const std::string& layer);
+
+/// The best model, the next best architecture, which others tie with the best, and the best
+/// against counting. Seeds are averaged.
 std::string results_sentences(const std::vector<ResultRow>& rows);
+
+/// From which context on writing a byte is cheaper with each TTT layer than with attention, by
+/// batch: where the logarithms of the two times, drawn straight over the logarithm of the context,
+/// cross for the last time. Empty where the two were not measured at the same contexts.
+std::string latency_sentence(const std::vector<LatencyRow>& rows);
+
+/// By how much each layer's loss changes from the last positions of its training context to the
+/// last ones beyond it, at its longest training context. Empty where nothing lies beyond.
+std::string extrapolation_sentence(const std::vector<PositionRow>& rows);
+
+/// "a, b and c".
+std::string listed(const std::vector<std::string>& words);
 
 /// Distinct values in the order of their first appearance.
 template <class Row, class Value>

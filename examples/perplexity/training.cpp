@@ -2,8 +2,12 @@
 
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "support/format.hpp"
+#include "support/interrupt.hpp"
+#include "support/memory.hpp"
 #include "support/progress.hpp"
 #include "ttt/io/state.hpp"
 #include "ttt/train/trainer.hpp"
@@ -46,11 +50,20 @@ class TrainingRun {
         metrics_(metrics),
         model_(model_config(run.kind, options), Random(run.seed)),
         windows_(views(text), run.context, run.seed),
-        sequences_(std::max<Index>(1, options.batch_tokens / run.context)) {
-    std::filesystem::create_directories(run.folder);
+        sequences_(sequences_per_step(options, run.context)),
+        together_(sequences_) {}
+
+  double measure() {
+    Trainer<Model> trainer(model_, training_config(run_, 1000));
+    constexpr Index unmeasured = 3, measured = 20;
+    for (Index i = 0; i < unmeasured; ++i) trainer.step(batch(i));
+    const double start = seconds_now();
+    for (Index i = 0; i < measured; ++i) trainer.step(batch(i));
+    return (seconds_now() - start) / measured;
   }
 
   TrainedModel train() {
+    std::filesystem::create_directories(run_.folder);
     const auto state_file = run_.folder / "training.safetensors";
     ResumePoint point{model_.parameters(), Trainer<Model>(model_, training_config(run_, 1)).state(),
                       0, 0};
@@ -59,9 +72,13 @@ class TrainingRun {
       load_state(state_file, point, fingerprint());
       model_.parameters() = point.parameters;
     }
-    planned_steps_ = resumed ? point.planned_steps : plan_steps();
+    planned_steps_ = resumed ? point.planned_steps : run_.steps;
+    if (options_.memory > 0) fit_memory();
     Trainer<Model> trainer(model_, training_config(run_, planned_steps_));
-    if (resumed) trainer.restore(point.trainer);
+    if (resumed) {
+      trainer.restore(point.trainer);
+      curve_ = logged_curve(trainer.steps());
+    }
     seconds_before_ = point.seconds;
     run_steps(trainer);
     const Index tokens = trainer.steps() * tokens_per_step();
@@ -75,6 +92,36 @@ class TrainingRun {
     return result;
   }
 
+  /// What metrics.jsonl says of this run up to `last_step`. (Steps after the last checkpoint are
+  /// taken again, and logged again.)
+  std::vector<TrainingPoint> logged_curve(Index last_step) const {
+    std::map<Index, TrainingPoint> points;
+    std::ifstream file(options_.out / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const auto event = nlohmann::json::parse(line, nullptr, false);
+      if (!event.is_object() || event.value("event", "") != "step") continue;
+      if (event.value("layer", "") != run_.kind.name ||
+          event.value("train_context", 0) != run_.context ||
+          event.value("seed", std::uint64_t{0}) != run_.seed)
+        continue;
+      const Index step = event.value("step", Index{0});
+      if (step > last_step) continue;
+      points[step] = {run_.kind.name,
+                      run_.context,
+                      run_.seed,
+                      step,
+                      event.value("tokens", Index{0}),
+                      event.value("seconds", 0.0),
+                      event.value("flops", 0.0),
+                      event.value("nats_per_byte", not_known),
+                      event.value("learning_rate", not_known),
+                      event.value("gradient_norm", not_known)};
+    }
+    std::vector<TrainingPoint> curve;
+    for (const auto& [step, point] : points) curve.push_back(point);
+    return curve;
+  }
+
   std::string fingerprint() const {
     return concat(run_.kind.name, " width ", options_.width, " depth ", options_.depth, " heads ",
                   options_.heads, " mini-batch ", options_.mini_batch, " context ", run_.context,
@@ -83,25 +130,33 @@ class TrainingRun {
   }
 
   Index tokens_per_step() const { return sequences_ * run_.context; }
-  /// A backward costs about two forwards.
   double flops(Index tokens) const {
-    return 3 * forward_flops_per_token(model_) * static_cast<double>(tokens);
+    return training_flops_per_token(model_, run_.context) * static_cast<double>(tokens);
   }
 
-  Index plan_steps() {
-    if (options_.steps > 0) return options_.steps;
-    if (options_.tokens > 0) return std::max<Index>(1, options_.tokens / tokens_per_step());
-    Model scratch = model_;  // the measurement must not train the model
+  /// Windows that a forward and backward may take at once, so that memory suffices: as many as fit
+  /// by what the first one takes, but for a tenth in reserve.
+  void fit_memory() {
+    Model scratch = model_;
     Trainer<Model> trainer(scratch, training_config(run_, 1000));
-    constexpr Index unmeasured = 3, measured = 20;
-    for (Index i = 0; i < unmeasured; ++i) trainer.step(batch(i));
-    const double start = seconds_now();
-    for (Index i = 0; i < measured; ++i) trainer.step(batch(i));
-    const double per_step = (seconds_now() - start) / measured;
-    return std::max<Index>(1, static_cast<Index>(options_.minutes * 60 / per_step));
+    const std::int64_t before = resident_bytes();
+    trainer.step(windows_.batch(0, 1));
+    const std::int64_t one = std::max<std::int64_t>(1, resident_bytes() - before);
+    const std::int64_t left = options_.memory - options_.memory / 10 - before;
+    require(left >= one, "--memory is ", byte_size(static_cast<double>(options_.memory)), ", but ",
+            run_.kind.name, " needs about ", byte_size(static_cast<double>(before + one) / 0.9),
+            " to train at a context of ", run_.context);
+    together_ = std::clamp<Index>(left / one, 1, sequences_);
   }
 
-  TokenBatch batch(Index step) { return windows_.batch(step * sequences_, sequences_); }
+  /// The windows of a step, in micro-batches that memory has room for.
+  std::vector<TokenBatch> batch(Index step) {
+    std::vector<TokenBatch> batches;
+    for (Index begin = 0; begin < sequences_; begin += together_)
+      batches.push_back(
+          windows_.batch(step * sequences_ + begin, std::min(together_, sequences_ - begin)));
+    return batches;
+  }
 
   void run_steps(Trainer<Model>& trainer) {
     const Index first = trainer.steps();
@@ -125,7 +180,13 @@ class TrainingRun {
         loss = 0;
         losses = 0;
       }
-      if (step.step % options_.checkpoint_every == 0 || step.step == planned_steps_) save(trainer);
+      const bool stop = interrupt_requested() && step.step < planned_steps_;
+      if (step.step % options_.checkpoint_every == 0 || step.step == planned_steps_ || stop)
+        save(trainer);
+      if (!stop) continue;
+      progress.finish();
+      throw Interrupted(concat("interrupted after step ", step.step, " of ", planned_steps_, " of ",
+                               run_.kind.name, "; --resume goes on from there"));
     }
     progress.finish();
   }
@@ -156,7 +217,7 @@ class TrainingRun {
   void save(const Trainer<Model>& trainer) {
     const ResumePoint point{model_.parameters(), trainer.state(), planned_steps_, seconds_};
     save_state(run_.folder / "training.safetensors", point, fingerprint());
-    save_checkpoint(run_.folder, model_, run_.kind);
+    save_checkpoint(run_.folder, model_);
   }
 
   const Run& run_;
@@ -164,7 +225,7 @@ class TrainingRun {
   std::ostream& metrics_;
   Model model_;
   TokenWindows windows_;
-  Index sequences_, planned_steps_ = 0;
+  Index sequences_, together_, planned_steps_ = 0;
   double seconds_before_ = 0, seconds_ = 0;
   std::vector<TrainingPoint> curve_;
 };
@@ -173,6 +234,15 @@ class TrainingRun {
 
 void require_written(const std::ostream& metrics) {
   if (!metrics) throw std::runtime_error("cannot write to metrics.jsonl: the disk may be full");
+}
+
+Index sequences_per_step(const Options& options, Index context) {
+  return std::max<Index>(1, options.batch_tokens / context);
+}
+
+double measure_step(const Run& run, const Options& options, const std::vector<Document>& text) {
+  std::ofstream no_metrics;
+  return TrainingRun(run, options, text, no_metrics).measure();
 }
 
 TrainedModel train(const Run& run, const Options& options, const std::vector<Document>& text,

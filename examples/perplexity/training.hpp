@@ -23,7 +23,15 @@ struct Run {
   std::uint64_t seed = 1;
   double learning_rate = 0;
   std::filesystem::path folder;  // DIR/<layer>-<context>[-<seed>]
+  Index steps = 0;               // planned
 };
+
+/// Windows of a training step, all together `batch_tokens` long, but at least one.
+Index sequences_per_step(const Options& options, Index context);
+
+/// Seconds of a training step: the mean of 20, after a few that are not measured. The model that
+/// is trained meanwhile is thrown away.
+double measure_step(const Run& run, const Options& options, const std::vector<Document>& text);
 
 struct TrainedModel {
   Model model;
@@ -32,9 +40,10 @@ struct TrainedModel {
   std::vector<TrainingPoint> curve;
 };
 
-/// Trains, or goes on from the run's checkpoint where `options.resume` is set and there is one.
-/// Appends JSON lines to `metrics`. Throws `std::runtime_error` where a value is not finite: the
-/// last checkpoint stays.
+/// Trains, or goes on from the run's checkpoint where `options.resume` is set and there is one:
+/// then to the end that was planned for it. Appends JSON lines to `metrics`. Throws
+/// `std::runtime_error` where a value is not finite, the last checkpoint stays; where
+/// `options.memory` is too little for one window; and `Interrupted`, after saving a checkpoint.
 TrainedModel train(const Run& run, const Options& options, const std::vector<Document>& text,
                    std::ostream& metrics);
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "perplexity/glossary.hpp"
 #include "perplexity/pictures.hpp"
 #include "perplexity/summary.hpp"
 
@@ -55,7 +56,7 @@ TEST(FrozenSentence, NamesThePositions) {
     return text.substr(text.find("and it ") + 4);
   };
   EXPECT_EQ(where({2, 2, 2}, 0.01), "it pays at every position.");
-  EXPECT_EQ(where({3, 3, 3}, 0.01), "it pays at no position.");
+  EXPECT_EQ(where({3, 3, 3.001}, 0.01), "it pays at no position.");
   EXPECT_EQ(where({4, 4, 4}, 0.01), "it pays at no position.");
   EXPECT_EQ(where({2, 3, 3}, 0.01), "it pays at positions 0 to 7.");
   EXPECT_EQ(where({2, 3, 2}, 0.01), "it pays at positions 0 to 7 and from position 64 on.");
@@ -90,6 +91,14 @@ TEST(FrozenSentence, AveragesSeeds) {
   EXPECT_TRUE(has(frozen_sentence(rows), "needs 2.250 bits per byte"));
 }
 
+TEST(FrozenSentence, PassesOverLayersWithoutAnInnerLoop) {
+  const auto rows = frozen_rows("lstm", 128, {3, 3, 2}, {3, 3, 2}, 0.01);
+  EXPECT_FALSE(has_inner_loop(rows, "lstm"));
+  EXPECT_EQ(frozen_sentence(rows), "");
+  EXPECT_TRUE(has_inner_loop(frozen_rows("x", 128, {3, 3, 2}, {3, 3, 2.1}, 0.01), "x"));
+  EXPECT_FALSE(has_inner_loop(rows, "x"));
+}
+
 TEST(FrozenSentence, IsEmptyWithoutAPair) {
   EXPECT_EQ(frozen_sentence({}), "");
   EXPECT_EQ(frozen_sentence({{"a", 128, 1, 1.0, 0, 128, 1, 0.1}}), "");
@@ -102,6 +111,8 @@ TEST(MeanWithError, CombinesSeeds) {
   mean.add(2, 4);
   EXPECT_DOUBLE_EQ(mean.mean(), 1.5);
   EXPECT_DOUBLE_EQ(mean.standard_error(), 2.5);
+  mean.add(12, 5);  // 1, 2 and 12 spread more than their errors say: a variance of 37
+  EXPECT_DOUBLE_EQ(mean.standard_error(), std::sqrt(37.0 / 3));
 }
 
 TEST(ResultsSentences, CompareWithTheNextAndWithCounting) {
@@ -124,6 +135,89 @@ TEST(ResultsSentences, AreHonestAboutTiesAndDefeat) {
   EXPECT_EQ(results_sentences({}), "There is no result yet.");
 }
 
+TEST(ResultsSentences, NameAllTiesAndAverageSeeds) {
+  ResultRow lucky = result("lucky", 1.9, 0.001), unlucky = result("lucky", 2.5, 0.001);
+  unlucky.seed = 2;
+  const std::string text =
+      results_sentences({lucky, unlucky, result("a", 2.0, 0.05), result("b", 2.05, 0.05),
+                         result("c", 2.06, 0.05), result("d", 2.07, 0.05), result("e", 2.3, 0.05)});
+  EXPECT_TRUE(has(text, "The best model is a,")) << text;
+  EXPECT_TRUE(has(text,
+                  "b (context 1024) with 2.050, which is within two standard errors of the "
+                  "best. So are lucky, c and d."))
+      << text;  // lucky: 2.2 with an error of 0.3 between its seeds
+}
+
+/// Rows of two layers with these decode times at contexts 256, 1024, 4096.
+std::vector<LatencyRow> decode_rows(std::int64_t batch, const double (&ttt)[3],
+                                    const double (&attention)[3]) {
+  std::vector<LatencyRow> rows;
+  for (int i = 0; i < 3; ++i) {
+    const std::int64_t context = 256 << 2 * i;
+    rows.push_back({"ttt-linear", context, batch, 1e5, ttt[i], 100});
+    rows.push_back({"attention", context, batch, 1e5, attention[i], 100});
+  }
+  return rows;
+}
+
+TEST(LatencySentence, FindsTheCrossing) {
+  // Attention from a half to twice between 1024 and 4096: equal in the middle of the logarithms.
+  EXPECT_EQ(latency_sentence(decode_rows(1, {2, 2, 2}, {0.5, 1, 4})),
+            "Writing a byte costs less than with attention: with ttt-linear, for one stream from a "
+            "context of about 2000 bytes on.");
+  EXPECT_TRUE(has(latency_sentence(decode_rows(1, {2, 2, 2}, {0.5, 1, 16})), "about 1400 bytes"));
+  // Cheaper at first, then not, then for good.
+  EXPECT_TRUE(has(latency_sentence(decode_rows(1, {2, 2, 2}, {3, 1, 4})), "about 2000 bytes"));
+}
+
+TEST(LatencySentence, SaysAlwaysAndNever) {
+  std::vector<LatencyRow> rows = decode_rows(1, {2, 2, 2}, {3, 3, 3});
+  for (const LatencyRow& row : decode_rows(8, {2, 2, 3}, {3, 3, 3})) rows.push_back(row);
+  EXPECT_EQ(latency_sentence(rows),
+            "Writing a byte costs less than with attention: with ttt-linear, for one stream at "
+            "every measured context (256 to 4096 bytes) and for 8 streams at once not within the "
+            "measured contexts (256 to 4096 bytes).");
+  EXPECT_EQ(latency_sentence({{"ttt-linear", 256, 1, 1, 1, 1}}), "");
+  EXPECT_EQ(latency_sentence({{"ttt-linear", 256, 1, 1, 1, 1}, {"attention", 512, 1, 1, 1, 1}}),
+            "");
+}
+
+TEST(ExtrapolationSentence, ComparesTheLastPositionsWithinAndBeyond) {
+  const std::vector<PositionRow> rows = {{"attention", 64, 1, 0, 32, 3 * bit, 0.01, 9},
+                                         {"attention", 64, 1, 32, 64, 2 * bit, 0.01, 9},
+                                         {"attention", 64, 1, 64, 96, 3 * bit, 0.01, 9},
+                                         {"attention", 64, 1, 96, 128, 4 * bit, 0.01, 9},
+                                         {"lstm", 64, 1, 32, 64, 2 * bit, 0.01, 9},
+                                         {"lstm", 64, 1, 96, 128, 1.99 * bit, 0.01, 9},
+                                         {"within", 64, 1, 32, 64, 2 * bit, 0.01, 9}};
+  EXPECT_EQ(extrapolation_sentence(rows),
+            "From the end of the training context (positions 32–63) to positions never met in "
+            "training (96–127) the bits per byte change: attention +2.000 and lstm −0.010 (within "
+            "two standard errors of none).");
+  EXPECT_EQ(extrapolation_sentence({}), "");
+}
+
+TEST(Glossary, ExplainsTheLayersThatAppear) {
+  const std::string html = glossary_html({"lstm", "window-attention"});
+  EXPECT_TRUE(has(html, "<dt>lstm</dt>"));
+  EXPECT_TRUE(has(html, "<dt>window-attention</dt>"));
+  EXPECT_FALSE(has(html, "<dt>attention</dt>"));
+  EXPECT_FALSE(has(html, "W₀"));
+  for (const char* learning : {"ttt-mlp-t", "hybrid"})
+    EXPECT_TRUE(has(glossary_html({learning}), "W₀")) << learning;
+}
+
+TEST(Limits, ComeFromTheRows) {
+  ResultRow a = result("a", 2), b = result("b", 2);
+  a.parameters = 990'000;
+  b.parameters = 1'010'000;
+  EXPECT_TRUE(has(limits_text({result("count-4", 2), a, b}), "These models have 990k to 1.01M"));
+  EXPECT_TRUE(has(limits_text({a, b}), "trained once, with one seed"));
+  b.seed = 7;
+  EXPECT_TRUE(has(limits_text({a, b}), "trained with 2 seeds"));
+  EXPECT_EQ(limits_text({result("count-4", 2)}), "");
+}
+
 TEST(Pictures, AveragesManyTrainingPoints) {
   std::vector<TrainingPoint> points;
   for (int step = 1; step <= 5000; ++step) {
@@ -143,15 +237,29 @@ TEST(Pictures, AveragesManyTrainingPoints) {
   EXPECT_TRUE(Pictures({"a"}).training(points, 512, &TrainingPoint::tokens, "b").series.empty());
 }
 
+TEST(Pictures, TrainingBeginsWhereCurvesCanBeToldApart) {
+  std::vector<TrainingPoint> points;
+  for (int i = 1; i <= 1000; ++i) {
+    points.push_back({"short", 256, 1, i, i, 1.0 * i, 0, 2});
+    points.push_back({"long", 256, 1, i, i, 100.0 * i, 0, 2});
+  }
+  const Chart chart = Pictures({"a"}).training(points, 256, &TrainingPoint::seconds, "s");
+  ASSERT_EQ(chart.series.size(), 2u);
+  for (const Series& curve : chart.series) EXPECT_GE(curve.x.front(), 50);  // 1000 / 20
+  EXPECT_LT(chart.series[0].x.front(), 55);
+  EXPECT_LT(chart.series[1].x.front(), 201);
+}
+
 TEST(Pictures, ALayerLooksTheSameEverywhere) {
   const Pictures pictures({"a", "b"});
-  const Chart chart = pictures.positions({{"b", 256, 1, 0, 16, 1.5, 0.1, 10}}, 256, true);
+  const Chart chart = pictures.positions({{"b", 64, 1, 0, 16, 1.5, 0.1, 10}}, 64, true);
   ASSERT_EQ(chart.series.size(), 1u);
   EXPECT_EQ(chart.series[0].look, 1);
   EXPECT_DOUBLE_EQ(chart.series[0].x.at(0), 4);  // between the first position and the sixteenth
   EXPECT_DOUBLE_EQ(chart.series[0].y.at(0), 1.5 / bit);
   EXPECT_DOUBLE_EQ(chart.series[0].error.at(0), 0.1 / bit);
-  EXPECT_EQ(chart.vertical.at(0).at, 256);
+  EXPECT_EQ(chart.vertical.at(0).at, 64);
+  EXPECT_TRUE(pictures.positions({{"b", 64, 1, 0, 8, 1.5, 0.1, 10}}, 64, true).series.empty());
 }
 
 TEST(Pictures, YardsticksAreTheBestCountModelAndThoseAmongTheModels) {
@@ -177,9 +285,11 @@ Report full_report() {
   report.positions = {{"ttt-mlp", 1024, 1, 0, 16, 1.5, 0.1, 10}};
   report.extrapolation = {{"ttt-mlp", 1024, 1, 1024, 2048, 1.5, 0.1, 10}};
   report.frozen = frozen_rows("ttt-mlp", 128, {4, 3, 2}, {4, 3.5, 3}, 0.01);
-  report.curves = {{"ttt-mlp", 1024, 1, 1, 8192, 2, 1e9, 5, 0.1, 1}};
+  report.curves = {{"ttt-mlp", 1024, 1, 1, 8192, 2, 1e9, 5, 0.1, 1},
+                   {"mamba", 1024, 1, 1, 8192, 2, 1e9, 4, 0.1, 1}};
   report.inner_losses = {{"ttt-mlp", 1024, 0, 0, 0, 16, 1, 0.9, 0.8, 0.7}};
-  report.latency = {{"ttt-mlp", 1024, 1, 1000, 0.001, 4096}};
+  report.latency = {{"ttt-mlp", 1024, 1, 1000, 0.001, 4096},
+                    {"ttt-mlp", 1024, 8, 1000, 0.001, 4096}};
   report.samples = {{"ttt-mlp", 1024, "<p>", "tongue & \xFF cheek"}};
   return report;
 }
@@ -198,8 +308,12 @@ TEST(Report, ShowsEveryPartAndNeedsNoOtherFile) {
                            "training time (seconds)",
                            "floating-point operations",
                            "ttt-mlp, context 1024, block 0",
-                           "Generating one byte",
-                           "Reading a context",
+                           "at context 1024 mamba leads at equal bytes",
+                           "bits per byte at equal seconds (2 s)",
+                           "<h2>What cannot be concluded",
+                           "Writing one byte, one stream",
+                           "Writing one byte, 8 streams at once",
+                           "Reading a context, 8 streams at once",
                            "<b>&lt;p&gt;</b>tongue &amp; \xEF\xBF\xBD cheek",
                            "What the words mean",
                            "perplexity --text &#39;a b&#39;",
@@ -217,7 +331,8 @@ TEST(Report, LeavesOutWhatIsNotThere) {
   const std::string html = report_html(report);
   EXPECT_TRUE(has(html, "There is no result yet."));
   EXPECT_FALSE(has(html, "<svg"));
-  for (const char* title : {"<h2>Results", "<h2>Speed", "<h2>Training", "<h2>Inner losses"})
+  for (const char* title : {"<h2>Results", "<h2>Speed", "<h2>Training", "<h2>Inner losses",
+                            "<h2>Layers under", "<h2>What cannot be"})
     EXPECT_FALSE(has(html, title)) << title;
 }
 

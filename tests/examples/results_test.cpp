@@ -114,6 +114,10 @@ TEST(Results, ColumnsAreTheContract) {
   EXPECT_EQ(contents(path),
             "layer,train_context,seed,step,tokens,seconds,flops,nats_per_byte,learning_rate,"
             "gradient_norm\nlstm,256,1,10,81920,2.5,64,1.5,0.25,0.75\n");
+  write_comparison(path, {{"lstm", 256, "seconds", 12.5, 0.5, 1.5, 0.25}});
+  EXPECT_EQ(contents(path),
+            "layer,train_context,equality,budget,share_of_training,nats_per_byte,stderr\n"
+            "lstm,256,seconds,12.5,0.5,1.5,0.25\n");
   write_inner_losses(path, {{"ttt-mlp", 256, 1, 2, 16, 32, 0.5, 0.25, 0.125, 0.0625}});
   EXPECT_EQ(contents(path),
             "layer,train_context,block,head,position_begin,position_end,initial,mini_batch_start,"

@@ -1,0 +1,21 @@
+/// @file
+/// Memory of this process.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
+
+namespace ttt::examples {
+
+/// Bytes of this process that are in memory now; 0 where the system does not say
+/// (/proc/self/statm).
+inline std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t virtual_pages = 0, resident_pages = 0;
+  file >> virtual_pages >> resident_pages;
+  return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace ttt::examples
