@@ -15,7 +15,7 @@ struct Options {
   std::vector<std::string> layers = {"ttt-linear", "ttt-mlp", "mamba", "attention", "lstm"};
   std::vector<std::int64_t> contexts = {1024};
   std::int64_t width = 128, depth = 4, heads = 4, mini_batch = 16, window = 256;
-  double minutes = 2.6;     // mean training budget of a model ...
+  double minutes = 2.4;     // mean training budget of a model ...
   std::int64_t steps = 0;   // ... or in steps,
   std::int64_t tokens = 0;  // ... or in tokens
   std::int64_t batch_tokens = 1024;
