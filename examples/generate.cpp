@@ -1,7 +1,7 @@
 // Writes text with a language model of bytes: reads a prompt, then draws byte after byte, each from
 //   p(next | all before) = softmax(logits / temperature)      (ttt/lm/sampling.hpp)
-// What the model has read is its state, of fixed size; with --save-state it goes to a file, and
-// --load-state goes on from there exactly as if the program had never stopped.
+// What the model has read is its state, of fixed size but with full attention; with --save-state it
+// goes to a file, and --load-state goes on from there exactly as if the program had never stopped.
 #include <CLI/CLI.hpp>
 #include <bit>
 #include <chrono>
@@ -80,7 +80,7 @@ void run(const Options& options) {
 /// Exit code to leave with at once, if there is one.
 std::optional<int> parse(int argc, char** argv, Options& options) {
   CLI::App app(
-      "Writes text with a TTT language model of bytes: the bytes alone go to standard output,\n"
+      "Writes text with a language model of bytes: the bytes alone go to standard output,\n"
       "all else to standard error. The prompt is not repeated.\n"
       "Exit code: 0 done, 1 bad input (checkpoint or state), 2 bad command line.");
   app.add_option("--checkpoint", options.checkpoint,

@@ -239,7 +239,10 @@ void Experiment::evaluate_beyond(const Model& model, const ResultRow& row,
       std::none_of(report_.latency.begin(), report_.latency.end(),
                    [&](const LatencyRow& other) { return other.layer == row.layer; });
   if (options_.latency && first) {  // neither seed nor training context change the speed
-    const auto latency = measure_latency(model, row.layer, text_.test.front().bytes);
+    LatencyOptions limits;
+    if (options_.memory > 0)
+      limits.max_state_bytes = std::min(limits.max_state_bytes, options_.memory / 4);
+    const auto latency = measure_latency(model, row.layer, text_.test.front().bytes, limits);
     report_.latency.insert(report_.latency.end(), latency.begin(), latency.end());
   }
   const std::string_view prompt = windows.front().substr(0, 200);

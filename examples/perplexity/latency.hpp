@@ -15,7 +15,7 @@
 namespace ttt::examples {
 
 struct LatencyOptions {
-  std::vector<std::int64_t> contexts = {256, 1024, 4096, 16384};  // ascending
+  std::vector<std::int64_t> contexts = {16, 64, 256, 1024, 4096, 16384};  // ascending
   std::vector<std::int64_t> batches = {1, 8};
   double seconds = 6;                          // for all of it, about
   std::int64_t max_state_bytes = 512'000'000;  // of all streams of a batch together

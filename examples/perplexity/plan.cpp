@@ -45,10 +45,12 @@ std::int64_t plan_training(const std::vector<Run>& runs, const Options& options,
                            const std::vector<Document>& text, const std::filesystem::path& file) {
   if (options.steps > 0) return 0;
   if (options.tokens > 0) return options.tokens;
-  if (options.resume)
-    if (const auto stored = stored_plan(file); stored > 0) return stored;
-  const std::int64_t bytes = std::max<std::int64_t>(1, measured_plan(runs, options, text));
-  write_text_file(file, nlohmann::json{{"train_tokens", bytes}}.dump() + "\n");
+  std::int64_t bytes = options.resume ? stored_plan(file) : 0;
+  if (bytes == 0) {
+    bytes = std::max<std::int64_t>(1, measured_plan(runs, options, text));
+    write_text_file(file, nlohmann::json{{"train_tokens", bytes}}.dump() + "\n");
+  }
+  std::cerr << "each model is trained on " << byte_size(static_cast<double>(bytes)) << '\n';
   return bytes;
 }
 
