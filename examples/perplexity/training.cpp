@@ -82,7 +82,8 @@ class TrainingRun {
     seconds_before_ = point.seconds;
     run_steps(trainer);
     const Index tokens = trainer.steps() * tokens_per_step();
-    return {std::move(model_), trainer.steps(), tokens, seconds_, flops(tokens), std::move(curve_)};
+    const double operations = flops(tokens);  // before the model moves out
+    return {std::move(model_), trainer.steps(), tokens, seconds_, operations, std::move(curve_)};
   }
 
  private:

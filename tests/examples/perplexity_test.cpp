@@ -108,6 +108,9 @@ TEST(PerplexityProgramTest, ComparesAllLayersAndWritesItsFiles) {
             "layer,train_context,equality,budget,share_of_training,nats_per_byte,stderr");
   EXPECT_NE(bench.read("out/report.html").find("</html>"), std::string::npos);
 
+  std::map<std::string, std::string> flops;  // at the end of the training curves
+  for (const auto& point : rows_of(bench.read("out/curves.csv")))
+    flops[point.at("layer")] = point.at("flops");
   std::set<std::string> layers;
   std::set<double> parameters;
   for (const auto& row : rows_of(bench.read("out/results.csv"))) {
@@ -116,6 +119,7 @@ TEST(PerplexityProgramTest, ComparesAllLayersAndWritesItsFiles) {
     if (row.at("backbone") == "count") continue;
     parameters.insert(std::stod(row.at("parameters")));
     EXPECT_EQ(row.at("train_tokens"), "1024") << row.at("layer");
+    EXPECT_EQ(row.at("train_flops"), flops[row.at("layer")]) << row.at("layer");
     const auto folder = "out/" + row.at("layer") + "-64";
     EXPECT_TRUE(nlohmann::json::accept(bench.read(folder + "/config.json")));
     EXPECT_GT(bench.read(folder + "/model.safetensors").size(), 1000u);
