@@ -20,7 +20,7 @@ class LayerCheck {
 
   explicit LayerCheck(ReferenceFile& reference)
       : reference_(reference),
-        layer_(ttt_config_from_json(reference.config())),
+        layer_(layer_config_from_json<TTTConfig>(reference.config())),
         x_(reference.input<S>("input.hidden_states")),
         probe_(reference.input<S>("probe")),
         batch_(reference.size("input.hidden_states", 0)),

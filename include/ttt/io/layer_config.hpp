@@ -102,4 +102,14 @@ inline void read_layer_config(const nlohmann::json& json, LSTMConfig& config) {
 
 inline void write_layer_config(const LSTMConfig&, nlohmann::json&) {}
 
+/// The layer that a configuration describes.
+/// Throws `std::invalid_argument` where its sizes do not fit each other.
+template <class Config>
+Config layer_config_from_json(const nlohmann::json& json) {
+  Config config;
+  read_layer_config(json, config);
+  config.validate();
+  return config;
+}
+
 }  // namespace ttt
