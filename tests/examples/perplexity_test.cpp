@@ -27,7 +27,7 @@ using testing::write_bytes;
 const std::string all_layers =
     "ttt-linear,ttt-mlp,ttt-linear-t,ttt-mlp-t,mamba,attention,window-attention,lstm,hybrid";
 const std::string tiny =
-    " --width 16 --depth 2 --heads 2 --context 64 --batch-tokens 128 --window 24 --threads 2";
+    " --width 16 --depth 2 --heads 2 --context 64 --batch-tokens 128 --window 24";
 
 /// Words from a small vocabulary, so that there is something to learn.
 std::string text_of(std::size_t size) {

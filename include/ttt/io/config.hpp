@@ -160,6 +160,19 @@ inline std::string model_type_of(const std::set<std::string_view>& kinds,
   return "ttt";
 }
 
+/// Adds the keys of one kind of layer. Several kinds share keys: they must agree.
+template <class Config>
+void add_layer_config(const Config& config, nlohmann::json& json) {
+  nlohmann::json own;
+  write_layer_config(config, own);
+  for (const auto& [key, value] : own.items()) {
+    if (json.contains(key) && json.at(key) != value)
+      raise<std::runtime_error>(concat("a configuration file cannot hold layers whose '", key,
+                                       "' differ: ", json.at(key).dump(), " and ", value.dump()));
+    json[key] = value;
+  }
+}
+
 inline const char* architecture(const std::string& model_type) {
   if (model_type == "llama") return "LlamaForCausalLM";
   if (model_type == "mistral") return "MistralForCausalLM";
@@ -178,10 +191,6 @@ nlohmann::json language_model_config_to_json(
   std::vector<std::string_view> types;
   for (Index i = 0; i < trunk.depth; ++i) types.push_back(kinds[trunk.layer_type(i)]);
   const std::set<std::string_view> used(types.begin(), types.end());
-  if (used.contains(layer_names::ttt_linear) && used.contains(layer_names::ttt_mlp))
-    raise<std::runtime_error>(
-        "a configuration file cannot hold TTT-Linear and TTT-MLP layers in one model: it has one "
-        "inner learning rate");
   const std::string type = detail::model_type_of(used, trunk.block);
   const bool mamba = type == "mamba";
   nlohmann::json json = {{"model_type", type},
@@ -197,13 +206,16 @@ nlohmann::json language_model_config_to_json(
   if (type == "ttt") {
     json["pre_conv"] = trunk.block.pre_conv;
     json["conv_kernel"] = trunk.block.conv_kernel;
-    if (used.contains(layer_names::ttt_linear)) json["ttt_layer_type"] = "linear";
-    if (used.contains(layer_names::ttt_mlp)) json["ttt_layer_type"] = "mlp";
-    const bool official = used.size() == 1 && json.contains("ttt_layer_type");
-    if (!official) json["layer_types"] = types;
+    if (used == std::set{layer_names::ttt_linear})
+      json["ttt_layer_type"] = "linear";
+    else if (used == std::set{layer_names::ttt_mlp})
+      json["ttt_layer_type"] = "mlp";
+    else
+      json["layer_types"] = types;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {
-    ((used.contains(kinds[I]) ? write_layer_config(std::get<I>(trunk.mixers), json) : void()), ...);
+    ((used.contains(kinds[I]) ? detail::add_layer_config(std::get<I>(trunk.mixers), json) : void()),
+     ...);
   }
   (std::index_sequence_for<Mixers...>{});
   return json;
