@@ -65,7 +65,10 @@ void run(const Options& options) {
             << " parameters\n";
 
   ttt::Generation<Model> text{model.initial_state()};
-  if (!options.load_state.empty()) ttt::load_state(options.load_state, text, name);
+  if (!options.load_state.empty()) {
+    ttt::load_state(options.load_state, text, name);
+    model.trunk().check(text.state);
+  }
   if (options.seed) text.random_seed = *options.seed;
   auto workspace = model.workspace(1);
   std::vector<std::int32_t> prompt;

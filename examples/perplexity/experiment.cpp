@@ -42,6 +42,7 @@ nlohmann::json json_of(const ResultRow& row) {
           {"backbone", row.backbone},
           {"train_context", row.train_context},
           {"seed", row.seed},
+          {"learning_rate", row.learning_rate},
           {"parameters", row.parameters},
           {"train_tokens", row.train_tokens},
           {"train_seconds", row.train_seconds},
@@ -72,8 +73,6 @@ Experiment::Experiment(const Options& options, Machine machine)
                                 " bytes that a context of " + std::to_string(longest) +
                                 " needs: give a longer text or a shorter context");
   open_folder(options.out);
-  const auto mode = options.resume ? std::ios::app : std::ios::trunc;
-  metrics_.open(options.out / "metrics.jsonl", std::ios::out | mode);
   report_.machine = std::move(machine);
   report_.notes.push_back("Text: " + std::to_string(text_.train.size()) +
                           " documents of together " + std::to_string(total_bytes(text_.train)) +
@@ -105,6 +104,8 @@ void Experiment::run() {
 }
 
 void Experiment::compare() {
+  const auto mode = options_.resume ? std::ios::app : std::ios::trunc;
+  metrics_.open(options_.out / "metrics.jsonl", std::ios::out | mode);
   if (!options_.train_only) count();
   for (const Run& run : planned_runs()) train_and_evaluate(run);
 }
@@ -213,7 +214,8 @@ void Experiment::evaluate_model(const Model& model, ResultRow row) {
 void Experiment::evaluate_frozen(const Model& model, const ResultRow& row,
                                  const std::vector<std::string_view>& windows,
                                  const LossByWindow& as_trained) {
-  constexpr std::size_t inner_loss_windows = 4;  // slow by design, and enough for a picture
+  // Slow by design, and enough for a picture; they are held in memory together.
+  const std::size_t inner_loss_windows = options_.memory > 0 ? 1 : 4;
   const auto losses = inner_losses(model, windows, inner_loss_windows);
   if (losses.empty()) return;
   for (const InnerLossBucket& bucket : losses)
@@ -264,8 +266,10 @@ void Experiment::add_row(const ResultRow& row) {
     printer_.print(row);
   nlohmann::json event = json_of(row);
   event["event"] = "result";
-  metrics_ << event.dump() << std::endl;
-  require_written(metrics_);
+  if (!checkpoint_) {
+    metrics_ << event.dump() << std::endl;
+    require_written(metrics_);
+  }
   write_files();
 }
 

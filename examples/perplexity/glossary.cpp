@@ -116,8 +116,8 @@ std::string limits_text(const std::vector<ResultRow>& results) {
   const std::string high = compact(static_cast<double>(most));
   const std::string once =
       "Each was trained once, with one seed: the luck of a run is not in the "
-      "± of a result, which only says how much another test text could "
-      "change it.";
+      "± of a result, which only says how much other windows of these test "
+      "texts could change it; other texts would differ more.";
   const std::string often = "Each was trained with " + std::to_string(seeds.size()) +
                             " seeds, too few to know the luck of a run well.";
   return "These models have " + (low == high ? low : low + " to " + high) +

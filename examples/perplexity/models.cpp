@@ -42,7 +42,7 @@ const std::vector<LayerKind>& layer_kinds() {
        .backbone = "transformer",
        .description = "TTT-MLP, Transformer backbone",
        .mixers = {ttt_mlp},
-       .learning_rate = 4e-3,
+       .learning_rate = 8e-3,
        .base_learning_rate = 0.1,
        .inner_warmup = true},
       {.name = "mamba",

@@ -44,7 +44,7 @@ class Study {
   void run() {
     std::vector<Run> runs;
     for (const std::string& name : options_.layers) runs.push_back(trial_run(name, grid[1]));
-    bytes_ = plan_training(runs, options_, text_.train, options_.out / "plan.json");
+    bytes_ = plan_training(runs, options_, text_.train, options_.out / "study-plan.json");
     for (const double rate : grid)
       for (const std::string& name : options_.layers) try_rate(name, rate);
     for (int round = 0; round < most_rounds && !all_inside(); ++round)

@@ -247,7 +247,7 @@ std::string where_cheaper(const Race& race) {
   std::size_t from = count;
   while (from > 0 && race.ratio[from - 1] < 1) --from;
   if (from == 0) return "at every measured context (" + measured + " bytes)";
-  if (from == count) return "not within the measured contexts (" + measured + " bytes)";
+  if (from == count) return "at none of the measured contexts (" + measured + " bytes)";
   const double above = std::log(race.ratio[from - 1]), below = std::log(race.ratio[from]);
   const double share = above / (above - below);
   const double crossing = std::exp((1 - share) * std::log(race.contexts[from - 1]) +

@@ -49,11 +49,13 @@ class TrainingRun {
         options_(options),
         metrics_(metrics),
         model_(model_config(run.kind, options), Random(run.seed)),
+        text_bytes_(total_bytes(text)),
         windows_(views(text), run.context, run.seed),
         sequences_(sequences_per_step(options, run.context)),
         together_(sequences_) {}
 
   double measure() {
+    if (options_.memory > 0) fit_memory();
     Trainer<Model> trainer(model_, training_config(run_, 1000));
     constexpr Index unmeasured = 3, measured = 20;
     for (Index i = 0; i < unmeasured; ++i) trainer.step(batch(i));
@@ -76,6 +78,9 @@ class TrainingRun {
     if (options_.memory > 0) fit_memory();
     Trainer<Model> trainer(model_, training_config(run_, planned_steps_));
     if (resumed) {
+      if (planned_steps_ != run_.steps)
+        std::cerr << run_.kind.name << " goes on to the " << planned_steps_
+                  << " steps of its plan, not to " << run_.steps << '\n';
       trainer.restore(point.trainer);
       curve_ = logged_curve(trainer.steps());
     }
@@ -125,8 +130,9 @@ class TrainingRun {
 
   std::string fingerprint() const {
     return concat(run_.kind.name, " width ", options_.width, " depth ", options_.depth, " heads ",
-                  options_.heads, " mini-batch ", options_.mini_batch, " context ", run_.context,
-                  " batch ", options_.batch_tokens, " seed ", run_.seed, " learning rate ",
+                  options_.heads, " mini-batch ", options_.mini_batch, " window ", options_.window,
+                  " text of ", text_bytes_, " bytes,", " context ", run_.context, " batch ",
+                  options_.batch_tokens, " seed ", run_.seed, " learning rate ",
                   run_.learning_rate);
   }
 
@@ -225,6 +231,7 @@ class TrainingRun {
   const Options& options_;
   std::ostream& metrics_;
   Model model_;
+  std::int64_t text_bytes_;
   TokenWindows windows_;
   Index sequences_, together_, planned_steps_ = 0;
   double seconds_before_ = 0, seconds_ = 0;

@@ -112,6 +112,17 @@ TEST(ConfigTest, ReadsWhatTransformersWrites) {
   EXPECT_EQ(std::get<2>(llama.trunk.mixers).groups(), 2);
   EXPECT_FALSE(llama.tie_embeddings);
 
+  const auto mistral = [](const std::string& window) {
+    return read(json::parse(R"({"model_type": "mistral", "hidden_size": 16, "num_hidden_layers": 1,
+                                "num_attention_heads": 8)" +
+                            window + "}"));
+  };
+  EXPECT_EQ(mistral("").trunk.layer_types, (std::vector<std::size_t>{3}));
+  EXPECT_EQ(std::get<3>(mistral("").trunk.mixers).window, 4096);
+  EXPECT_EQ(std::get<3>(mistral("").trunk.mixers).groups(), 8);
+  EXPECT_EQ(mistral(R"(, "sliding_window": null)").trunk.layer_types,
+            (std::vector<std::size_t>{2}));
+
   const Config mamba = read(json::parse(
       R"({"model_type": "mamba", "hidden_size": 16, "intermediate_size": 32, "expand": 2,
           "num_hidden_layers": 1, "time_step_rank": "auto", "vocab_size": 61})"));
@@ -139,6 +150,12 @@ TEST(ConfigTest, BadConfigurationsAreRefusedInWords) {
   refuses(R"({"model_type": "llama", "rope_parameters": {"rope_type": "yarn"}})",
           "the configuration's 'rope_type' is \"yarn\", expected \"default\", the only value that "
           "is supported");
+  refuses(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}})",
+          "the configuration's 'type' is \"linear\", expected \"default\", the only value that is "
+          "supported");
+  refuses(R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 8.0}})",
+          "the configuration's 'rope_type' is \"llama3\", expected \"default\", the only value "
+          "that is supported");
   refuses(R"({"model_type": "mamba", "hidden_act": "gelu"})",
           "the configuration's 'hidden_act' is \"gelu\", expected \"silu\", the only value that is "
           "supported");
@@ -155,6 +172,10 @@ TEST(ConfigTest, WhatTheKeysCannotSayIsNotWritten) {
   std::get<1>(rates.trunk.mixers).base_learning_rate = 0.1;
   EXPECT_EQ(message_of([&] { language_model_config_to_json(rates, kinds); }),
             "a configuration file cannot hold layers whose 'ttt_base_lr' differ: 0.5 and 0.1");
+  Config window = model({3});
+  std::get<3>(window.trunk.mixers).window = 0;
+  EXPECT_EQ(message_of([&] { language_model_config_to_json(window, kinds); }),
+            "a configuration file cannot hold window-attention with a window of 0");
   Config odd = model({4});
   std::get<4>(odd.trunk.mixers).inner_width = 40;
   EXPECT_EQ(message_of([&] { language_model_config_to_json(odd, kinds); }),

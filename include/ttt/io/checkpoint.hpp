@@ -61,6 +61,8 @@ struct LoadOptions {
   }
 
   bool is_optional(std::string_view name) const {
+    // Old versions of transformers stored a table that follows from the configuration.
+    if (names == TensorNames::llama && name.ends_with(".rotary_emb.inv_freq")) return true;
     return std::any_of(optional.begin(), optional.end(), [&](const std::string& pattern) {
       return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1))
                                     : name == pattern;

@@ -64,7 +64,7 @@ inline std::vector<std::string> layer_types_from_json(const nlohmann::json& json
     return std::vector<std::string>(static_cast<std::size_t>(depth), std::string(name));
   };
   if (type == "mamba") return all(layer_names::mamba);
-  const bool window = detail::json_value<Index>(json, "sliding_window", 0) > 0;
+  const bool window = detail::attention_window(json) > 0;
   if (type != "ttt") return all(window ? layer_names::window_attention : layer_names::attention);
   const auto types = json.find("layer_types");
   if (types == json.end() || types->is_null())
@@ -90,8 +90,11 @@ void read_model_sizes(const nlohmann::json& json, LanguageModelConfig<Mixers...>
   BlockConfig& block = config.trunk.block;
   block.width = json_value<Index>(json, "hidden_size", mamba ? 768 : type == "ttt" ? 2048 : 4096);
   // In Mamba's configurations `intermediate_size` is the inner width of the mixer.
-  block.intermediate =
-      mamba ? 0 : json_value<Index>(json, "intermediate_size", type == "ttt" ? 5504 : 11008);
+  block.intermediate = mamba ? 0
+                             : json_value<Index>(json, "intermediate_size",
+                                                 type == "ttt"       ? 5504
+                                                 : type == "mistral" ? 14336
+                                                                     : 11008);
   block.pre_conv = type == "ttt" && json_value(json, "pre_conv", false);
   block.conv_kernel = json_value<Index>(json, "conv_kernel", 4);
   block.rms_norm_epsilon =
@@ -162,7 +165,11 @@ inline std::string model_type_of(const std::set<std::string_view>& kinds,
 
 /// Adds the keys of one kind of layer. Several kinds share keys: they must agree.
 template <class Config>
-void add_layer_config(const Config& config, nlohmann::json& json) {
+void add_layer_config(std::string_view kind, const Config& config, nlohmann::json& json) {
+  if constexpr (requires { config.window; })
+    if ((config.window > 0) != (kind == layer_names::window_attention))
+      raise<std::runtime_error>(
+          concat("a configuration file cannot hold ", kind, " with a window of ", config.window));
   nlohmann::json own;
   write_layer_config(config, own);
   for (const auto& [key, value] : own.items()) {
@@ -214,7 +221,8 @@ nlohmann::json language_model_config_to_json(
       json["layer_types"] = types;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {
-    ((used.contains(kinds[I]) ? detail::add_layer_config(std::get<I>(trunk.mixers), json) : void()),
+    ((used.contains(kinds[I]) ? detail::add_layer_config(kinds[I], std::get<I>(trunk.mixers), json)
+                              : void()),
      ...);
   }
   (std::index_sequence_for<Mixers...>{});

@@ -36,21 +36,45 @@ inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
   json["rope_theta"] = config.rope_theta;
 }
 
+namespace detail {
+
+/// Tokens that window attention sees; 0: all. Llama has no windows, Mistral one unless it says
+/// null.
+inline Index attention_window(const nlohmann::json& json) {
+  const auto type = json_value<std::string>(json, "model_type", "ttt");
+  if (type == "llama") return 0;
+  if (type == "mistral" && !json.contains("sliding_window")) return 4096;
+  return json_value<Index>(json, "sliding_window", 0);
+}
+
+/// Stretched positions are not supported. transformers 5 has them in `rope_parameters`, 4 in
+/// `rope_scaling`, there with the older name `type` too.
+inline void require_plain_positions(const nlohmann::json& json) {
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    const auto rope = json.find(key);
+    if (rope == json.end() || rope->is_null()) continue;
+    require_json_value<std::string>(*rope, "rope_type", "default");
+    require_json_value<std::string>(*rope, "type", "default");
+  }
+}
+
+}  // namespace detail
+
 /// The window is that of the key `sliding_window`: whether a layer has one is said by its kind.
 inline void read_layer_config(const nlohmann::json& json, AttentionConfig& config) {
   using detail::json_value;
   detail::require_json_value(json, "attention_bias", false);
   config.width = json_value<Index>(json, "hidden_size", 4096);
   config.heads = json_value<Index>(json, "num_attention_heads", 32);
-  config.key_value_heads = json_value<Index>(json, "num_key_value_heads", 0);
+  const bool mistral = json_value<std::string>(json, "model_type", "ttt") == "mistral";
+  config.key_value_heads = json_value<Index>(json, "num_key_value_heads", mistral ? 8 : 0);
   config.head_width = json_value<Index>(json, "head_dim", 0);
-  config.window = json_value<Index>(json, "sliding_window", 0);
+  config.window = detail::attention_window(json);
   config.rope_theta = json_value(json, "rope_theta", 10000.0);
-  // transformers 5 keeps what concerns positions together.
+  detail::require_plain_positions(json);
   const auto rope = json.find("rope_parameters");
-  if (rope == json.end() || rope->is_null()) return;
-  detail::require_json_value<std::string>(*rope, "rope_type", "default");
-  config.rope_theta = json_value(*rope, "rope_theta", config.rope_theta);
+  if (rope != json.end() && !rope->is_null())
+    config.rope_theta = json_value(*rope, "rope_theta", config.rope_theta);
 }
 
 inline void write_layer_config(const AttentionConfig& config, nlohmann::json& json) {

@@ -94,6 +94,7 @@ class Attention : public StreamCalls<Attention<S>, S> {
                      Workspace& w, Cache* cache, const RunOptions& = {}) const {
     this->require_batch("Attention.forward", x, lengths, states, y);
     AttentionActivations<S>& a = cache ? cache->activations : w.activations;
+    if (cache) cache->x = x;  // first: y may be the same memory
     reserve(a, x.cols());
     project(x, lengths, states, a.q, w);
     std::vector<AttentionSequence<S>> local;
@@ -105,7 +106,6 @@ class Attention : public StreamCalls<Attention<S>, S> {
           AttentionMemory<S>::append(*states[s], begin, lengths[s], w.k, w.v, cache != nullptr));
     AttentionHeads<S>(config_).forward(sequences, a, w.scratch);
     Linear<S>::forward(a.out, parameters_.o_proj, y);
-    if (cache) cache->x = x;
   }
 
   /// Given dy: writes dx, replaces each d_state (adjoint of the state after) by the adjoint of the

@@ -92,8 +92,8 @@ class LanguageModel {
   /// Reads `ids` and writes the logits of every position, [V, T]. Advances `state`.
   void logits(Tokens ids, State& state, MatrixOut<S> logits, Workspace& w,
               const RunOptions& options = {}) const {
-    run(ids, lengths_of(ids), pointer_to(state), w, nullptr, options);
     require_shape("LanguageModel.logits: logits", logits, vocabulary(), std::ssize(ids));
+    run(ids, lengths_of(ids), pointer_to(state), w, nullptr, options);
     Product<S>::atb(head(), w.hidden, logits);
   }
 
