@@ -175,7 +175,7 @@ TEST(LatencySentence, SaysAlwaysAndNever) {
   for (const LatencyRow& row : decode_rows(8, {2, 2, 3}, {3, 3, 3})) rows.push_back(row);
   EXPECT_EQ(latency_sentence(rows),
             "Writing a byte costs less than with attention: with ttt-linear, for one stream at "
-            "every measured context (256 to 4096 bytes) and for 8 streams at once not within the "
+            "every measured context (256 to 4096 bytes) and for 8 streams at once at none of the "
             "measured contexts (256 to 4096 bytes).");
   EXPECT_EQ(latency_sentence({{"ttt-linear", 256, 1, 1, 1, 1}}), "");
   EXPECT_EQ(latency_sentence({{"ttt-linear", 256, 1, 1, 1, 1}, {"attention", 512, 1, 1, 1, 1}}),
