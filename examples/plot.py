@@ -195,9 +195,6 @@ class Plots:
         for layer, context in distinct(rows, "layer", "train_context"):
             here = [row for row in rows
                     if row["layer"] == layer and row["train_context"] == context]
-            pieces = distinct(here, "seed", "position_begin")
-            if len(distinct(here, "seed", "position_begin", "nats_per_byte")) == len(pieces):
-                continue  # the scale changes nothing: a layer without an inner loop
             here = [row for row in here if context < 64 or row["position_end"] > 8]
             curves = []
             for scale in sorted(distinct(here, "inner_rate_scale")):

@@ -227,10 +227,7 @@ std::vector<std::string> comparison_paragraphs(const std::vector<ComparisonRow>&
 std::string budget_text(const ComparisonRow& row) {
   if (row.equality == "bytes") return byte_size(row.budget);
   if (row.equality == "seconds") return duration(row.budget);
-  const std::string number = compact(row.budget);
-  const bool has_unit = number.find_first_of("kMGTPE") != std::string::npos;
-  return has_unit ? number.substr(0, number.size() - 1) + " " + number.back() + "FLOP"
-                  : number + " FLOP";
+  return with_unit(row.budget, "FLOP");
 }
 
 }  // namespace ttt::examples

@@ -5,6 +5,7 @@
 #include "ttt/core/visit_index.hpp"
 #include "ttt/layers/ttt_inner_losses.hpp"
 #include "ttt/lm/generation.hpp"
+#include "ttt/train/token_windows.hpp"
 
 namespace ttt::examples {
 namespace {
@@ -127,30 +128,30 @@ namespace {
 
 LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
                       double inner_rate_scale, bool carry_state, Buckets buckets) {
-  constexpr std::size_t at_once = 4;  // windows in one batch, so that threads have work to share
+  // Windows in one batch: few, so that long ones take no more memory; threads share heads too.
+  constexpr std::size_t tokens_at_once = 4096;
+  const std::size_t context = windows.empty() ? 1 : windows.front().size() - 1;
+  const std::size_t at_once = std::clamp<std::size_t>(tokens_at_once / context, 1, 4);
   auto workspace = model.workspace(1);
   std::vector<Model::State> states(carry_state ? 1 : at_once, model.initial_state());
   const char* previous_end = nullptr;
   for (std::size_t first = 0; first < windows.size();) {
     const std::size_t count = std::min(states.size(), windows.size() - first);
-    std::vector<std::int32_t> ids, targets;
-    std::vector<Index> lengths;
+    TokenBatch batch;
     std::vector<Model::State*> pointers;
     for (std::size_t i = 0; i < count; ++i) {
       const std::string_view window = windows[first + i];
       const bool continues = carry_state && window.data() + 1 == previous_end;
       if (!continues) states[i] = model.initial_state();
       previous_end = window.data() + window.size();
-      const auto all = tokens(window);
-      ids.insert(ids.end(), all.begin(), all.end() - 1);
-      targets.insert(targets.end(), all.begin() + 1, all.end());
-      lengths.push_back(std::ssize(all) - 1);
+      append_window(window, batch);
       pointers.push_back(&states[i]);
     }
-    std::vector<float> nats(ids.size());
-    model.loss_batch(ids, targets, lengths, pointers, workspace, nullptr, {inner_rate_scale}, nats);
+    std::vector<float> nats(batch.ids.size());
+    model.loss_batch(batch.ids, batch.targets, batch.lengths, pointers, workspace, nullptr,
+                     {inner_rate_scale}, nats);
     std::size_t begin = 0;
-    for (const Index length : lengths) {
+    for (const Index length : batch.lengths) {
       buckets.add(std::span<const float>(nats).subspan(begin, static_cast<std::size_t>(length)));
       begin += static_cast<std::size_t>(length);
     }
@@ -202,19 +203,15 @@ std::vector<InnerLossBucket> inner_losses(const Model& model,
                                           std::size_t max_windows) {
   // The windows as one batch of equal lengths: columns of a window stand together.
   const std::size_t count = std::min(windows.size(), max_windows);
-  std::vector<std::int32_t> ids, targets;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto all = tokens(windows[i]);
-    ids.insert(ids.end(), all.begin(), all.end() - 1);
-    targets.insert(targets.end(), all.begin() + 1, all.end());
-  }
-  const Index context = std::ssize(ids) / static_cast<Index>(count);
+  TokenBatch batch;
+  for (std::size_t i = 0; i < count; ++i) append_window(windows[i], batch);
+  const Index context = batch.lengths.front();
   std::vector<Model::State> states(count, model.initial_state());
   std::vector<Model::State*> pointers;
   for (auto& state : states) pointers.push_back(&state);
   auto workspace = model.workspace(1);
   Model::Cache cache;
-  model.loss_batch(ids, targets, std::vector<Index>(count, context), pointers, workspace, &cache);
+  model.loss_batch(batch.ids, batch.targets, batch.lengths, pointers, workspace, &cache);
 
   std::vector<InnerLossBucket> rows;
   for (std::size_t block = 0; block < cache.trunk.layers.size(); ++block)

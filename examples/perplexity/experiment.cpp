@@ -7,7 +7,6 @@
 #include "perplexity/comparison.hpp"
 #include "perplexity/latency.hpp"
 #include "perplexity/study.hpp"
-#include "perplexity/summary.hpp"
 #include "support/interrupt.hpp"
 
 namespace ttt::examples {
@@ -30,6 +29,14 @@ void open_folder(const std::filesystem::path& folder) {
   if (!writable)
     throw std::runtime_error("cannot write to the output folder " + folder.string() +
                              ", expected one that can be made and written to (--out DIR)");
+}
+
+/// Of a CSV file, without its header; none where there is no file.
+std::size_t count_rows(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::size_t lines = 0;
+  for (std::string line; std::getline(file, line);) ++lines;
+  return lines > 0 ? lines - 1 : 0;
 }
 
 void stop_if_requested() {
@@ -106,8 +113,11 @@ void Experiment::run() {
 void Experiment::compare() {
   const auto mode = options_.resume ? std::ios::app : std::ios::trunc;
   metrics_.open(options_.out / "metrics.jsonl", std::ios::out | mode);
+  if (options_.resume) rows_before_ = count_rows(options_.out / "results.csv");
   if (!options_.train_only) count();
   for (const Run& run : planned_runs()) train_and_evaluate(run);
+  rows_before_ = 0;
+  if (!options_.train_only) write_files();
 }
 
 std::vector<Run> Experiment::planned_runs() {
@@ -130,19 +140,13 @@ std::vector<Run> Experiment::planned_runs() {
 void Experiment::print_summary() const {
   if (options_.train_only || options_.json || report_.results.empty()) return;
   std::cout << '\n';
-  for (const std::string& sentence :
-       {results_sentences(report_.results), comparison_sentence(compare_training(report_.curves)),
-        frozen_sentence(report_.frozen), latency_sentence(report_.latency),
-        extrapolation_sentence(report_.extrapolation)})
-    if (!sentence.empty()) std::cout << sentence << '\n';
+  for (const std::string& sentence : summary_sentences(report_)) std::cout << sentence << '\n';
   std::cout << "report: " << (options_.out / "report.html").string() << std::endl;
 }
 
 void Experiment::count() {
-  std::vector<std::string_view> documents;
-  for (const Document& document : text_.train) documents.emplace_back(document.bytes);
   constexpr int longest = 4;
-  const CountModel model(documents, longest);
+  const CountModel model(views_of(text_.train), longest);
   const std::int64_t context = options_.contexts.front();
   const auto windows = test_windows(text_.test, context, options_.test_bytes);
   for (int k = 1; k <= longest; ++k) {
@@ -169,7 +173,8 @@ std::filesystem::path Experiment::model_folder(const std::string& layer, std::in
 void Experiment::train_and_evaluate(const Run& run) {
   const TrainedModel trained = train(run, options_, text_.train, metrics_);
   report_.curves.insert(report_.curves.end(), trained.curve.begin(), trained.curve.end());
-  write_curves(options_.out / "curves.csv", report_.curves);
+  if (options_.train_only || !holds_back())
+    write_curves(options_.out / "curves.csv", report_.curves);
   if (options_.train_only) return;
   ResultRow row;
   row.layer = run.kind.name;
@@ -273,7 +278,11 @@ void Experiment::add_row(const ResultRow& row) {
   write_files();
 }
 
+/// The results of the run that is resumed stay in their files until as many are there again.
+bool Experiment::holds_back() const { return report_.results.size() < rows_before_; }
+
 void Experiment::write_files() const {
+  if (holds_back()) return;
   const auto& out = options_.out;
   write_results(out / "results.csv", report_.results);
   write_positions(out / "by_position.csv", report_.positions);

@@ -35,6 +35,7 @@ class Experiment {
   void add_frozen(const ResultRow& row, double scale, const LossByWindow& loss);
   void add_row(const ResultRow& row);
   void write_files() const;
+  bool holds_back() const;
   void print_summary() const;
   std::filesystem::path model_folder(const std::string& layer, std::int64_t context,
                                      std::uint64_t seed) const;
@@ -44,6 +45,7 @@ class Experiment {
   TextParts text_;
   std::ofstream metrics_;
   ResultPrinter printer_;
+  std::size_t rows_before_ = 0;  // of results.csv, when a run is resumed
   Report report_;
 };
 

@@ -1,17 +1,14 @@
 #include "perplexity/latency.hpp"
 
 #include <algorithm>
-#include <chrono>
+
+#include "support/clock.hpp"
 
 namespace ttt::examples {
 namespace {
 
 /// Steps that are timed together: a layer may learn only with each 16th token, say.
 constexpr Index steps_at_once = 16;
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + std::ssize(values) / 2;

@@ -87,7 +87,7 @@ void add_resource_options(CLI::App& app, Options& o) {
   app.add_option("--threads", o.threads, "Threads (default: all cores)")->check(positive);
   app.add_option("--memory", o.memory,
                  "Memory that the program may take, such as 800MB or 2GB: training steps are then "
-                 "taken in parts (default: as much as it needs)")
+                 "taken in parts, which changes results by rounding alone (default: no limit)")
       ->transform(CLI::AsSizeValue(true));
 }
 

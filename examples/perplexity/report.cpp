@@ -192,8 +192,7 @@ std::string frozen_html(const Report& report, const Pictures& pictures) {
   std::vector<Chart> charts;
   for (const std::string& layer : distinct(report.frozen, &FrozenRow::layer))
     for (const std::int64_t context : distinct(report.frozen, &FrozenRow::train_context))
-      if (has_inner_loop(report.frozen, layer))
-        charts.push_back(pictures.frozen(report.frozen, layer, context));
+      charts.push_back(pictures.frozen(report.frozen, layer, context));
   return picture_section("What learning while reading is worth",
                          joined(frozen_sentence(report.frozen),
                                 "Each picture shows one trained model on the same bytes, with the "
@@ -250,13 +249,9 @@ std::string machine_html(const Machine& machine) {
 }
 
 /// What was found, then what was done.
-std::string summary_html(const Report& report, const std::vector<ComparisonRow>& comparison) {
+std::string summary_html(const Report& report) {
   std::string out;
-  for (const std::string& text :
-       {results_sentences(report.results), comparison_sentence(comparison),
-        frozen_sentence(report.frozen), latency_sentence(report.latency),
-        extrapolation_sentence(report.extrapolation)})
-    if (!text.empty()) out += paragraph(text);
+  for (const std::string& text : summary_sentences(report)) out += paragraph(text);
   for (const std::string& note : report.notes) out += paragraph(note);
   return out;
 }
@@ -279,6 +274,15 @@ std::vector<std::string> layers_of(const Report& report) {
 
 }  // namespace
 
+std::vector<std::string> summary_sentences(const Report& report) {
+  std::vector<std::string> sentences = {
+      results_sentences(report.results), comparison_sentence(compare_training(report.curves)),
+      frozen_sentence(report.frozen), latency_sentence(report.latency),
+      extrapolation_sentence(report.extrapolation)};
+  std::erase(sentences, "");
+  return sentences;
+}
+
 std::string report_html(const Report& report) {
   const std::vector<std::string> layers = layers_of(report);
   const Pictures pictures(layers);
@@ -288,11 +292,10 @@ std::string report_html(const Report& report) {
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
       escape(report.title) + "</title>\n<style>" + style + "</style>\n</head>\n<body>\n<h1>" +
       escape(report.title) + "</h1>\n";
-  const std::vector<ComparisonRow> comparison = compare_training(report.curves);
-  out += summary_html(report, comparison);
+  out += summary_html(report);
   out += results_html(report.results);
   if (several_contexts) out += pictures_html({pictures.results_by_context(report.results)});
-  out += comparison_html(comparison);
+  out += comparison_html(compare_training(report.curves));
   out += training_html(report, pictures);
   out += positions_html(report, pictures);
   out += frozen_html(report, pictures);

@@ -35,6 +35,9 @@ struct Report {
   std::vector<SampleText> samples;
 };
 
+/// What was found, a few sentences for each question; the console shows them too.
+std::vector<std::string> summary_sentences(const Report& report);
+
 /// The report as HTML.
 std::string report_html(const Report& report);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 
 #include "support/format.hpp"
 
@@ -129,7 +128,7 @@ std::string against_counting(const ResultRow& best, const ResultRow& count) {
 void MeanWithError::add(double mean, double standard_error) {
   sum_ += mean;
   squares_ += mean * mean;
-  squared_errors_ += standard_error * standard_error;
+  errors_ += standard_error;
   ++count_;
 }
 
@@ -137,7 +136,7 @@ double MeanWithError::mean() const { return count_ > 0 ? sum_ / count_ : not_kno
 
 double MeanWithError::standard_error() const {
   if (count_ == 0) return not_known;
-  const double within = std::sqrt(squared_errors_) / count_;
+  const double within = errors_ / count_;
   if (count_ == 1) return within;
   const double variance = std::max(0.0, squares_ - sum_ * sum_ / count_) / (count_ - 1);
   return std::fmax(within, std::sqrt(variance / count_));
@@ -162,7 +161,7 @@ std::string frozen_sentence(const std::vector<FrozenRow>& rows) {
       if (row.layer == layer) context = std::max(context, row.train_context);
     const FrozenComparison comparison =
         compare(frozen_losses(rows, layer, context, 1), frozen_losses(rows, layer, context, 0));
-    if (std::isnan(comparison.bits_on) || !has_inner_loop(rows, layer)) continue;
+    if (std::isnan(comparison.bits_on)) continue;
     const double gain = comparison.bits_off - comparison.bits_on;
     text += text.empty() ? "Learning while reading: " : "; ";
     text += layer + " (trained at " + plural(context, "byte") + " of context) needs " +
@@ -171,17 +170,6 @@ std::string frozen_sentence(const std::vector<FrozenRow>& rows) {
             " of " + fixed(std::abs(gain), 3) + ", and " + where_it_pays(comparison);
   }
   return text.empty() ? text : text + ".";
-}
-
-bool has_inner_loop(const std::vector<FrozenRow>& rows, const std::string& layer) {
-  std::map<std::tuple<std::int64_t, std::uint64_t, std::int64_t>, double> first;
-  for (const FrozenRow& row : rows) {
-    if (row.layer != layer || std::isnan(row.nats_per_byte)) continue;
-    const auto known =
-        first.try_emplace({row.train_context, row.seed, row.position_begin}, row.nats_per_byte);
-    if (known.first->second != row.nats_per_byte) return true;
-  }
-  return false;
 }
 
 std::string results_sentences(const std::vector<ResultRow>& all_rows) {

@@ -18,12 +18,13 @@ class MeanWithError {
   void add(double mean, double standard_error);
   double mean() const;  // NaN where nothing was added
 
-  /// The larger of what follows from the errors added and of what follows from the spread of the
-  /// means added; NaN where neither is known.
+  /// The larger of the mean of the errors added (seeds are tested on the same bytes, so it does not
+  /// shrink with their number) and of what follows from the spread of the means added; NaN where
+  /// neither is known.
   double standard_error() const;
 
  private:
-  double sum_ = 0, squares_ = 0, squared_errors_ = 0;
+  double sum_ = 0, squares_ = 0, errors_ = 0;
   int count_ = 0;
 };
 
@@ -38,11 +39,7 @@ LossByPosition frozen_losses(const std::vector<FrozenRow>& rows, const std::stri
 /// with inner learning on (scale 1) and off (scale 0), and the positions where it pays, that is
 /// where it is better by more than two standard errors of the difference (taken as if the two were
 /// independent, which is cautious: they read the same bytes). Empty where there is no such pair.
-/// Layers without an inner loop are passed over.
 std::string frozen_sentence(const std::vector<FrozenRow>& rows);
-
-/// False where the scale of the inner learning rate changes nothing: there is no inner loop.
-bool has_inner_loop(const std::vector<FrozenRow>& rows, const std::string& layer);
 
 /// The best model, the next best architecture, which others tie with the best, and the best
 /// against counting. Seeds are averaged.

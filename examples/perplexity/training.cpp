@@ -1,10 +1,11 @@
 #include "perplexity/training.hpp"
 
-#include <chrono>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "support/clock.hpp"
 #include "support/format.hpp"
 #include "support/interrupt.hpp"
 #include "support/memory.hpp"
@@ -28,10 +29,6 @@ struct ResumePoint {
   }
 };
 
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 TrainingConfig training_config(const Run& run, Index total_steps) {
   TrainingConfig config;
   const Index warmup = total_steps / 10;
@@ -50,7 +47,7 @@ class TrainingRun {
         metrics_(metrics),
         model_(model_config(run.kind, options), Random(run.seed)),
         text_bytes_(total_bytes(text)),
-        windows_(views(text), run.context, run.seed),
+        windows_(views_of(text), run.context, run.seed),
         sequences_(sequences_per_step(options, run.context)),
         together_(sequences_) {}
 
@@ -67,24 +64,20 @@ class TrainingRun {
   TrainedModel train() {
     std::filesystem::create_directories(run_.folder);
     const auto state_file = run_.folder / "training.safetensors";
-    ResumePoint point{model_.parameters(), Trainer<Model>(model_, training_config(run_, 1)).state(),
-                      0, 0};
-    const bool resumed = options_.resume && std::filesystem::exists(state_file);
-    if (resumed) {
-      load_state(state_file, point, fingerprint());
-      model_.parameters() = point.parameters;
-    }
-    planned_steps_ = resumed ? point.planned_steps : run_.steps;
+    std::optional<ResumePoint> point;
+    if (options_.resume && std::filesystem::exists(state_file)) point = load(state_file);
+    planned_steps_ = point ? point->planned_steps : run_.steps;
+    if (planned_steps_ != run_.steps)
+      std::cerr << run_.kind.name << " goes on to the " << planned_steps_
+                << " steps of its plan, not to " << run_.steps << '\n';
     if (options_.memory > 0) fit_memory();
     Trainer<Model> trainer(model_, training_config(run_, planned_steps_));
-    if (resumed) {
-      if (planned_steps_ != run_.steps)
-        std::cerr << run_.kind.name << " goes on to the " << planned_steps_
-                  << " steps of its plan, not to " << run_.steps << '\n';
-      trainer.restore(point.trainer);
+    if (point) {
+      trainer.restore(point->trainer);
+      seconds_before_ = point->seconds;
       curve_ = logged_curve(trainer.steps());
+      point.reset();
     }
-    seconds_before_ = point.seconds;
     run_steps(trainer);
     const Index tokens = trainer.steps() * tokens_per_step();
     const double operations = flops(tokens);  // before the model moves out
@@ -92,10 +85,13 @@ class TrainingRun {
   }
 
  private:
-  static std::vector<std::string_view> views(const std::vector<Document>& text) {
-    std::vector<std::string_view> result;
-    for (const Document& document : text) result.emplace_back(document.bytes);
-    return result;
+  /// Where an earlier run of the program stopped; the model takes up its parameters.
+  ResumePoint load(const std::filesystem::path& file) {
+    ResumePoint point{model_.parameters(), Trainer<Model>(model_, training_config(run_, 1)).state(),
+                      0, 0};
+    load_state(file, point, fingerprint());
+    model_.parameters() = point.parameters;
+    return point;
   }
 
   /// What metrics.jsonl says of this run up to `last_step`. (Steps after the last checkpoint are
@@ -144,6 +140,7 @@ class TrainingRun {
   /// Windows that a forward and backward may take at once, so that memory suffices: as many as fit
   /// by what the first one takes, but for a tenth in reserve.
   void fit_memory() {
+    return_free_memory();  // of earlier models, which would hide what a window takes
     Model scratch = model_;
     Trainer<Model> trainer(scratch, training_config(run_, 1000));
     const std::int64_t before = resident_bytes();

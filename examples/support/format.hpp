@@ -40,14 +40,14 @@ inline std::string compact(double value, int digits = 3) {
   return brief(value, digits) + units[unit];
 }
 
-/// Bytes in decimal units: 4512345 is "4.51 MB".
-inline std::string byte_size(double bytes) {
-  if (std::isnan(bytes)) return "-";
-  const std::string number = compact(bytes);
-  const bool has_unit = !number.empty() && number.back() >= 'A' && number.back() != 'f';
-  if (!has_unit) return number + " B";
-  return number.substr(0, number.size() - 1) + " " + number.back() + "B";
+/// The same with a unit: 4512345 of "B" is "4.51 MB".
+inline std::string with_unit(double value, const std::string& unit) {
+  if (std::isnan(value)) return "-";
+  const std::string number = compact(value);
+  if (number.find_last_of("kMGTPE") != number.size() - 1) return number + " " + unit;
+  return number.substr(0, number.size() - 1) + " " + number.back() + unit;
 }
+inline std::string byte_size(double bytes) { return with_unit(bytes, "B"); }
 
 /// Seconds as "850 ms", "42 s", "3 min 20 s", "2 h 05 min".
 inline std::string duration(double seconds) {

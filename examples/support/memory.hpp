@@ -3,6 +3,9 @@
 #pragma once
 
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <cstdint>
 #include <fstream>
@@ -16,6 +19,13 @@ inline std::int64_t resident_bytes() {
   std::int64_t virtual_pages = 0, resident_pages = 0;
   file >> virtual_pages >> resident_pages;
   return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+/// Gives memory that is free in this process back to the system (with glibc; elsewhere nothing).
+inline void return_free_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 }  // namespace ttt::examples

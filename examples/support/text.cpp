@@ -92,6 +92,12 @@ void require_window(const char* name, const std::vector<Document>& documents,
 
 }  // namespace
 
+std::vector<std::string_view> views_of(const std::vector<Document>& documents) {
+  std::vector<std::string_view> views;
+  for (const Document& document : documents) views.emplace_back(document.bytes);
+  return views;
+}
+
 std::int64_t total_bytes(const std::vector<Document>& documents) {
   std::int64_t total = 0;
   for (const Document& document : documents) total += std::ssize(document.bytes);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ttt::examples {
@@ -43,6 +44,9 @@ void split_documents(std::vector<Document> documents, TextParts& parts);
 /// Reads and divides. Throws `std::invalid_argument` where there is no text, and where a part has
 /// no document of at least `longest_context + 1` bytes.
 TextParts read_text(const TextOptions& options);
+
+/// The bytes of each document, which must outlive the views.
+std::vector<std::string_view> views_of(const std::vector<Document>& documents);
 
 /// Bytes in all documents of a part.
 std::int64_t total_bytes(const std::vector<Document>& documents);

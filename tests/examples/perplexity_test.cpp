@@ -2,6 +2,7 @@
 // number of threads changes no bit.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,8 +44,9 @@ class Bench {
  public:
   Bench() { write_bytes(folder_ / "text", text_of(20000)); }
 
-  std::string command(const std::string& options, const std::string& out) const {
-    return std::string(TTT_PERPLEXITY_PROGRAM) + " --text " + (folder_ / "text").string() + tiny +
+  std::string command(const std::string& options, const std::string& out,
+                      const std::string& sizes = tiny) const {
+    return std::string(TTT_PERPLEXITY_PROGRAM) + " --text " + (folder_ / "text").string() + sizes +
            " --out " + (folder_ / out).string() + " " + options;
   }
 
@@ -191,11 +193,44 @@ TEST(PerplexityProgramTest, AfterCtrlCResumeGoesOnAsIfNothingHadHappened) {
             rows_of(bench.read("whole/curves.csv")).size());
 }
 
-TEST(PerplexityProgramTest, AMemoryLimitThatIsTooSmallIsRefusedInWords) {
+TEST(PerplexityProgramTest, ResumeKeepsResultsUntilTheyAreThereAgain) {
+  const Bench bench;
+  const std::string job = "--steps 4 --no-latency --test-bytes 640 --layers ";
+  ASSERT_EQ(bench.run(job + "lstm,attention", "out"), 0) << bench.output();
+  const std::string results = bench.read("out/results.csv");
+  write_bytes(bench.path("out/attention-64/training.safetensors"), "damaged");
+  EXPECT_EQ(bench.run(job + "lstm,attention --resume", "out"), 1);
+  EXPECT_EQ(bench.read("out/results.csv"), results);
+  ASSERT_EQ(bench.run(job + "lstm --resume", "out"), 0) << bench.output();
+  EXPECT_EQ(rows_of(bench.read("out/results.csv")).size(), rows_of(results).size() - 1);
+}
+
+/// Largest resident memory, in bytes, of a run of the program, which must succeed.
+std::int64_t peak_memory(const Bench& bench, const std::string& options, const std::string& out) {
+  const std::string sizes =
+      " --width 64 --depth 2 --heads 2 --context 256 --batch-tokens 16384 --threads 1";
+  const std::string line = "exec " + bench.command(options, out, sizes) + " >/dev/null 2>&1";
+  const pid_t child = fork();
+  if (child == 0) {
+    execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  rusage usage{};
+  wait4(child, &status, 0, &usage);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << options;
+  return usage.ru_maxrss * std::int64_t{1024};
+}
+
+TEST(PerplexityProgramTest, MemoryStaysBelowItsLimit) {
   const Bench bench;
   EXPECT_EQ(bench.run("--layers lstm --steps 2 --no-latency --memory 1MB", "out"), 1);
   EXPECT_NE(bench.output().find("--memory is "), std::string::npos) << bench.output();
-  EXPECT_EQ(bench.run("--layers lstm --steps 2 --no-latency --memory 2GB", "out"), 0);
+
+  const std::string job = "--layers ttt-mlp,mamba --steps 2 --no-latency";
+  constexpr std::int64_t limit = 120 << 20;
+  EXPECT_GT(peak_memory(bench, job, "free"), 2 * limit);
+  EXPECT_LE(peak_memory(bench, job + " --memory 120MB", "limited"), limit);
 }
 
 TEST(PerplexityProgramTest, AStudyTriesTheSameNumberOfRatesForEachLayer) {

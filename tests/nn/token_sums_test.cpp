@@ -46,5 +46,14 @@ TEST(TokenSumsTest, AddsTokensWithinBlocksAndBlocksInTheirOrder) {
   }
 }
 
+TEST(SumOfTokensTest, AddsUpColumns) {
+  Matrix<double> tokens(2, 3 * token_block + 1);
+  for (Index t = 0; t < tokens.cols(); ++t) tokens.col(t) << static_cast<double>(t), 1.0;
+  const auto n = static_cast<double>(tokens.cols());
+  EXPECT_EQ(sum_of_tokens<double>(tokens),
+            Vector<double>((Vector<double>(2) << n * (n - 1) / 2, n).finished()));
+  EXPECT_EQ(sum_of_tokens<double>(tokens.leftCols(0)), Vector<double>::Zero(2));
+}
+
 }  // namespace
 }  // namespace ttt::test

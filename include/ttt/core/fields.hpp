@@ -29,6 +29,7 @@
 
 #include "ttt/core/check.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/core/visit_index.hpp"
 
 namespace ttt {
 
@@ -157,13 +158,9 @@ void visit(Fn& fn, const std::string& name, FieldTraits traits, First& first, Re
   } else if constexpr (is_variant<T>) {
     require(((first.index() == rest.index()) && ...), "for_each_tensor: ", name,
             " is of different kinds in the structs compared");
-    const auto visit_alternative = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      if (first.index() == I) visit(fn, name, traits, std::get<I>(first), std::get<I>(rest)...);
-    };
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (visit_alternative(std::integral_constant<std::size_t, I>{}), ...);
-    }
-    (std::make_index_sequence<std::variant_size_v<T>>{});
+    visit_index(first, [&]([[maybe_unused]] auto index, auto& alternative) {
+      visit(fn, name, traits, alternative, std::get<index>(rest)...);
+    });
   } else {
     static_assert(HasFields<T>, "a member is neither a tensor nor a struct with fields()");
     if constexpr (std::is_aggregate_v<T>)  // a layer among a model's members is a class

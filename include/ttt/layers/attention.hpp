@@ -112,7 +112,9 @@ class Attention : public StreamCalls<Attention<S>, S> {
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& w) const {
-    require_backward(dy, cache, d_states, dx, grad);
+    this->require_backward("Attention.backward", cache.x, cache.sequences.size(), dy, d_states, dx);
+    this->require_gradient("Attention.backward", grad);
+    require_lengths(cache, d_states);
     const Parameters& p = parameters_;
     ensure_shape(w.d_out, config_.query_rows(), dy.cols());
     Linear<S>::backward_input(dy, p.o_proj, w.d_out);
@@ -200,19 +202,13 @@ class Attention : public StreamCalls<Attention<S>, S> {
     }
   }
 
-  void require_backward(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixIn<S> dx,
-                        const Parameters& grad) const {
-    require_shape("Attention.backward: dy", dy, width(), cache.x.cols());
-    require_shape("Attention.backward: dx", dx, width(), cache.x.cols());
-    require(d_states.size() == cache.sequences.size(), "Attention.backward: ", d_states.size(),
-            " adjoint states for ", cache.sequences.size(), " sequences");
+  /// An adjoint state is that of the state after: it has its length.
+  static void require_lengths(const Cache& cache, States<State> d_states) {
     for (std::size_t s = 0; s < d_states.size(); ++s) {
-      check(*d_states[s]);
       const std::int64_t after = cache.sequences[s].length + cache.sequences[s].tokens;
       require(d_states[s]->length == after, "Attention.backward: the adjoint state's length is ",
               d_states[s]->length, ", expected ", after);
     }
-    this->require_gradient("Attention.backward", grad);
   }
 
   Config config_;

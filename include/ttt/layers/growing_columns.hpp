@@ -5,8 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
 #include <memory>
 #include <tuple>
 

@@ -114,11 +114,7 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& workspace) const {
-    require_shape("LSTM.backward: dy", dy, width(), cache.x.cols());
-    require_shape("LSTM.backward: dx", dx, width(), cache.x.cols());
-    require(std::ssize(d_states) == cache.order.sequences(), "LSTM.backward: ", d_states.size(),
-            " adjoint states for ", cache.order.sequences(), " sequences");
-    for (const State* d_state : d_states) check(*d_state);
+    this->require_backward("LSTM.backward", cache.x, cache.order.sequence.size(), dy, d_states, dx);
     this->require_gradient("LSTM.backward", grad);
     Workspace& w = workspace;
     ensure_shape(w.d_gates, 4 * width(), dy.cols());
@@ -129,10 +125,7 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
     cache.order.for_each_token([&](Index packed, Index t) { dx.col(t) = w.dx.col(packed); });
     Linear<S>::backward_weight(w.d_gates, cache.x, grad.weight_ih);
     Linear<S>::backward_weight(w.d_gates, cache.h_before, grad.weight_hh);
-    const Matrix<S> d_bias = sum_over_tokens<S>(
-        dy.cols(), 4 * width(), 1, [&](Index begin, Index size, MatrixOut<S> sum) {
-          sum += w.d_gates.middleCols(begin, size).rowwise().sum();
-        });
+    const Vector<S> d_bias = sum_of_tokens<S>(w.d_gates);
     grad.bias_ih += d_bias;
     grad.bias_hh += d_bias;
   }

@@ -83,11 +83,7 @@ class Mamba : public StreamCalls<Mamba<S>, S> {
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& workspace) const {
-    require_shape("Mamba.backward: dy", dy, width(), cache.x.cols());
-    require_shape("Mamba.backward: dx", dx, width(), cache.x.cols());
-    require(d_states.size() == cache.lengths.size(), "Mamba.backward: ", d_states.size(),
-            " adjoint states for ", cache.lengths.size(), " sequences");
-    for (const State* d_state : d_states) check(*d_state);
+    this->require_backward("Mamba.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
     this->require_gradient("Mamba.backward", grad);
     const Parameters& p = parameters_;
     const MambaActivations<S>& a = cache.activations;
@@ -170,11 +166,7 @@ class Mamba : public StreamCalls<Mamba<S>, S> {
                     [&](Index begin, Index size) { y.middleCols(begin, size).colwise() += bias; });
   }
   static void add_bias_gradient(MatrixIn<S> dy, Vector<S>& d_bias) {
-    if (d_bias.size() == 0) return;
-    const auto block = [&](Index begin, Index size, MatrixOut<S> sums) {
-      for (Index t = begin; t < begin + size; ++t) sums.col(0) += dy.col(t);
-    };
-    d_bias += sum_over_tokens<S>(dy.cols(), dy.rows(), 1, block).col(0);
+    if (d_bias.size() > 0) d_bias += sum_of_tokens<S>(dy);
   }
 
   /// u = silu(conv(c)), c the upper half of `projected`

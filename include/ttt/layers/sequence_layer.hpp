@@ -158,6 +158,18 @@ class StreamCalls {
     for (const State* state : states) self().check(*state);
   }
 
+  /// What every `backward_batch` requires after a forward of `sequences` sequences that gave
+  /// x_before its columns.
+  template <class State>
+  void require_backward(const char* what, MatrixIn<S> x_before, std::size_t sequences,
+                        MatrixIn<S> dy, States<State> d_states, MatrixIn<S> dx) const {
+    require_shape(concat(what, ": dy").c_str(), dy, self().width(), x_before.cols());
+    require_shape(concat(what, ": dx").c_str(), dx, self().width(), x_before.cols());
+    require(d_states.size() == sequences, what, ": ", d_states.size(), " adjoint states for ",
+            sequences, " sequences");
+    for (const State* d_state : d_states) self().check(*d_state);
+  }
+
   /// `grad` must have the shapes of the layer's own parameters.
   template <class Parameters>
   void require_gradient(const char* what, const Parameters& grad) const {

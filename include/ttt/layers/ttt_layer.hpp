@@ -99,11 +99,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& workspace) const {
-    require_shape("TTTLayer.backward: dy", dy, width(), cache.x.cols());
-    require_shape("TTTLayer.backward: dx", dx, width(), cache.x.cols());
-    require(d_states.size() == cache.lengths.size(), "TTTLayer.backward: ", d_states.size(),
-            " adjoint states for ", cache.lengths.size(), " sequences");
-    for (const State* d_state : d_states) check(*d_state);
+    this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
     this->require_gradient("TTTLayer.backward", grad);
     for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
                          &workspace.dq, &workspace.dk, &workspace.dv})

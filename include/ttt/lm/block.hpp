@@ -193,9 +193,7 @@ class Block
 
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& w) const {
-    require_shape("Block.backward: dy", dy, width(), cache.h_mixer.cols());
-    require_shape("Block.backward: dx", dx, width(), cache.h_mixer.cols());
-    for (const State* d_state : d_states) check(*d_state);
+    this->require_backward("Block.backward", cache.h_mixer, cache.lengths.size(), dy, d_states, dx);
     const Parameters& p = parameters_;
     ensure_shape(w.n, width(), dy.cols());
     dx = dy;

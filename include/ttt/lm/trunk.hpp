@@ -134,9 +134,8 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
 
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& w) const {
-    require_shape("Trunk.backward: dy", dy, width(), cache.h.cols());
-    require_shape("Trunk.backward: dx", dx, width(), cache.h.cols());
-    for (const State* d_state : d_states) check(*d_state);
+    this->require_backward("Trunk.backward", cache.h, cache.layers.at(0).lengths.size(), dy,
+                           d_states, dx);
     ensure_shape(w.h, width(), dy.cols());
     w.h.setZero();
     RMSNorm<S>::add_backward(dy, cache.h, parameters_.norm, config_.block.rms_norm_epsilon, w.h,

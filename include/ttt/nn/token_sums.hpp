@@ -26,4 +26,13 @@ Matrix<S> sum_over_tokens(Index tokens, Index rows, Index cols, Body&& body) {
   return sums;
 }
 
+/// The sum of all columns of `tokens`: what a bias is owed.
+template <Scalar S>
+Vector<S> sum_of_tokens(MatrixIn<S> tokens) {
+  return sum_over_tokens<S>(tokens.cols(), tokens.rows(), 1,
+                            [&](Index begin, Index size, MatrixOut<S> sum) {
+                              sum += tokens.middleCols(begin, size).rowwise().sum();
+                            });
+}
+
 }  // namespace ttt

@@ -22,6 +22,15 @@ struct TokenBatch {
   std::vector<Index> lengths;
 };
 
+/// Adds a window of bytes, all but its last as inputs.
+inline void append_window(std::string_view window, TokenBatch& batch) {
+  for (std::size_t t = 0; t + 1 < window.size(); ++t) {
+    batch.ids.push_back(static_cast<unsigned char>(window[t]));
+    batch.targets.push_back(static_cast<unsigned char>(window[t + 1]));
+  }
+  batch.lengths.push_back(std::ssize(window) - 1);
+}
+
 /// Windows of bytes. The documents must outlive this object.
 class TokenWindows {
  public:
@@ -39,7 +48,7 @@ class TokenWindows {
   /// Windows `first`, `first + 1`, ..., counted from the start of training.
   TokenBatch batch(Index first, Index count) {
     TokenBatch batch;
-    for (Index i = first; i < first + count; ++i) append(window(i), batch);
+    for (Index i = first; i < first + count; ++i) append_window(window(i), batch);
     return batch;
   }
 
@@ -72,14 +81,6 @@ class TokenWindows {
     }
     for (std::size_t i = windows_.size(); i > 1; --i)  // Fisher-Yates
       std::swap(windows_[i - 1], windows_[static_cast<std::size_t>(random.below(i))]);
-  }
-
-  static void append(std::string_view window, TokenBatch& batch) {
-    for (std::size_t t = 0; t + 1 < window.size(); ++t) {
-      batch.ids.push_back(static_cast<unsigned char>(window[t]));
-      batch.targets.push_back(static_cast<unsigned char>(window[t + 1]));
-    }
-    batch.lengths.push_back(std::ssize(window) - 1);
   }
 
   std::vector<std::string_view> documents_;
