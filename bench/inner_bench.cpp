@@ -64,7 +64,7 @@ void dual_form(benchmark::State& run) {
   Chunk<M> c(run.range(0));
   for (auto _ : run) {
     c.forward();
-    DualForm<float, M>::carry(c.trace, c.e, c.W.head(0));
+    DualForm<float, M>::carry(c.trace, c.K, c.e, c.W.head(0));
   }
   c.report_to(run, c.flops().forward);
 }
@@ -112,7 +112,7 @@ void adjoint(benchmark::State& run) {
                                   dE,
                                   d_read,
                                   d_e};
-    Adjoint::backward({weights, nullptr, c.norm(), c.V, c.E, c.e}, c.trace, dO, out, scratch);
+    Adjoint::backward({weights, nullptr, c.norm(), c.K, c.Q, c.V, c.E, c.e}, c.trace, dO, out, scratch);
     benchmark::ClobberMemory();
   }
   c.report_to(run, c.flops().backward);

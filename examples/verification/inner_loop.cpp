@@ -192,7 +192,7 @@ struct LinearLearner {
         if (dual) {
           DualForm<S, M>::forward(std::as_const(weights).head(0), nullptr, no_norm, part(K),
                                   part(Q), part(V), E, Z.middleCols(begin, n), trace);
-          DualForm<S, M>::carry(trace, -rate, weights.head(0));
+          DualForm<S, M>::carry(trace, part(K), -rate, weights.head(0));
         } else {
           InnerLoop<S, M>::primal_form(weights.head(0), no_norm, part(K), part(Q), part(V), E,
                                        Z.middleCols(begin, n));

@@ -50,7 +50,7 @@ Chunk<M> random_chunk(Index f, Index n, std::uint64_t seed) {
   for_each_tensor(
       [&](const TensorInfo& info, auto& tensor) {
         const bool large = info.name == "K" || info.name == "Q" || info.name == "V";
-        random.fill_normal(tensor, large ? 1.0 : 0.3);
+        random.fill_normal(tensor, large ? 1.0 : 0.3 * std::sqrt(6.0 / static_cast<double>(f)));
       },
       chunk);
   chunk.E.template triangularView<Eigen::StrictlyLower>().setZero();
@@ -72,7 +72,7 @@ Result<M> run(const Chunk<M>& chunk, DualFormTrace<double, M>& trace) {
   const typename Forward::Carried carried{chunk.R.head(0), chunk.read};
   Forward::forward(chunk.W.head(0), &carried, chunk.norm(), chunk.K, chunk.Q, chunk.V, chunk.E,
                    result.O, trace);
-  Forward::carry(trace, chunk.e, result.W.head(0));
+  Forward::carry(trace, chunk.K, chunk.e, result.W.head(0));
   return result;
 }
 
@@ -94,14 +94,15 @@ using Models = ::testing::Types<LinearModel, MLPModel, MLPModelRoundedGelu, Stac
 TYPED_TEST_SUITE(DualFormTest, Models);
 
 TYPED_TEST(DualFormTest, EqualsPrimalForm) {
-  for (const Index n : {1, 2, 7, 16}) {
-    auto chunk = random_chunk<TypeParam>(6, n, 10 + static_cast<std::uint64_t>(n));
+  for (const auto& [f, n] : std::vector<std::pair<Index, Index>>{
+           {6, 1}, {6, 2}, {6, 7}, {6, 16}, {32, 5}, {64, 16}, {64, 1}}) {
+    auto chunk = random_chunk<TypeParam>(f, n, 10 + static_cast<std::uint64_t>(n));
     set_zero(chunk.R);
     chunk.e = -chunk.E.col(n - 1);
     DualFormTrace<double, TypeParam> trace;
     const Result<TypeParam> dual = run(chunk, trace);
     auto W = chunk.W;
-    Matrix<double> O(6, n);
+    Matrix<double> O(f, n);
     InnerLoop<double, TypeParam>::primal_form(W.head(0), chunk.norm(), chunk.K, chunk.Q, chunk.V,
                                               chunk.E, O);
     EXPECT_LE((dual.O - O).cwiseAbs().maxCoeff(), 1e-12 * O.cwiseAbs().maxCoeff());
@@ -131,9 +132,10 @@ TYPED_TEST(DualFormTest, ExplicitGradientEqualsDifferences) {
   EXPECT_NEAR(inner_product(G, direction), difference, 1e-7 * std::abs(difference));
 }
 
-TYPED_TEST(DualFormTest, AdjointEqualsDifferencesForEveryInput) {
-  using M = TypeParam;
-  const auto chunk = random_chunk<M>(6, 5, 7);
+/// Head widths: any, and those that code is written for (output_rule.hpp).
+template <class M>
+void expect_adjoint_equals_differences(Index f) {
+  const auto chunk = random_chunk<M>(f, 5, 7);
   DualFormTrace<double, M> trace;
   const auto result = run(chunk, trace);
   auto probe = result;
@@ -142,15 +144,15 @@ TYPED_TEST(DualFormTest, AdjointEqualsDifferencesForEveryInput) {
 
   using Adjoint = DualFormAdjoint<double, M>;
   const typename Adjoint::Carried carried{chunk.R.head(0), chunk.read};
-  const typename Adjoint::Inputs inputs{chunk.W.head(0), &carried, chunk.norm(),
-                                        chunk.V,         chunk.E,  chunk.e};
+  const typename Adjoint::Inputs inputs{chunk.W.head(0), &carried, chunk.norm(), chunk.K,
+                                        chunk.Q,         chunk.V,  chunk.E,      chunk.e};
   auto grad = zeros_like(chunk);
   grad.W = probe.W;  // the carry went into W, so dX is dW, in place
   auto dR = grad.R.head(0);
   typename Adjoint::Outputs outputs{std::as_const(grad).W.head(0),
                                     grad.W.head(0),
                                     &dR,
-                                    {{grad.gamma.data(), 6}, {grad.beta.data(), 6}},
+                                    {{grad.gamma.data(), f}, {grad.beta.data(), f}},
                                     grad.K,
                                     grad.Q,
                                     grad.V,
@@ -181,9 +183,13 @@ TYPED_TEST(DualFormTest, AdjointEqualsDifferencesForEveryInput) {
             (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h);
         EXPECT_NEAR(inner_product(grad, direction), difference,
                     1e-8 * std::max(1.0, std::abs(difference)))
-            << info.name;
+            << info.name << ", head width " << f;
       },
       chunk);
+}
+
+TYPED_TEST(DualFormTest, AdjointEqualsDifferencesForEveryInput) {
+  for (const Index f : {6, 32, 64}) expect_adjoint_equals_differences<TypeParam>(f);
 }
 
 TYPED_TEST(DualFormTest, TokenThatIsNotANumberLeavesEarlierOutputsBitEqual) {

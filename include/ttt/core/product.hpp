@@ -1,7 +1,7 @@
 /// @file
 /// Matrix products of run-time size. Every large product of the library goes through these forms:
-/// each is one Eigen expression, instantiated once for a scalar type, and cut into blocks of
-/// columns that depend on the shapes alone, which threads share.
+/// each is one Eigen expression, instantiated once for a scalar type, and cut into blocks that
+/// depend on the shapes alone, which threads share.
 #pragma once
 
 #include "ttt/core/parallel.hpp"
@@ -16,51 +16,61 @@ struct Product {
 
   /// C = A B
   static void ab(In A, In B, Out C) {
-    column_blocks(A.rows(), A.cols(), C.cols(), [&](Index begin, Index size) {
-      C.middleCols(begin, size).noalias() = A * B.middleCols(begin, size);
+    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
+      C.block(i, j, rows, cols).noalias() = A.middleRows(i, rows) * B.middleCols(j, cols);
     });
   }
 
   /// C += A B
   static void add_ab(In A, In B, Out C) {
-    column_blocks(A.rows(), A.cols(), C.cols(), [&](Index begin, Index size) {
-      C.middleCols(begin, size).noalias() += A * B.middleCols(begin, size);
+    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
+      C.block(i, j, rows, cols).noalias() += A.middleRows(i, rows) * B.middleCols(j, cols);
     });
   }
 
   /// C = A' B
   static void atb(In A, In B, Out C) {
-    column_blocks(A.cols(), A.rows(), C.cols(), [&](Index begin, Index size) {
-      C.middleCols(begin, size).noalias() = A.transpose() * B.middleCols(begin, size);
+    blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
+      C.block(i, j, rows, cols).noalias() =
+          A.middleCols(i, rows).transpose() * B.middleCols(j, cols);
     });
   }
 
   /// C += A' B
   static void add_atb(In A, In B, Out C) {
-    column_blocks(A.cols(), A.rows(), C.cols(), [&](Index begin, Index size) {
-      C.middleCols(begin, size).noalias() += A.transpose() * B.middleCols(begin, size);
+    blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
+      C.block(i, j, rows, cols).noalias() +=
+          A.middleCols(i, rows).transpose() * B.middleCols(j, cols);
     });
   }
 
   /// C += A B'
   static void add_abt(In A, In B, Out C) {
-    column_blocks(A.rows(), A.cols(), C.cols(), [&](Index begin, Index size) {
-      C.middleCols(begin, size).noalias() += A * B.middleRows(begin, size).transpose();
+    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
+      C.block(i, j, rows, cols).noalias() +=
+          A.middleRows(i, rows) * B.middleRows(j, cols).transpose();
     });
   }
 
  private:
-  /// A block repeats the packing of A, so it must be wide; a product under a million operations is
+  /// Calls `body(first_row, rows, first_column, columns)` for blocks of C: of columns, or of rows
+  /// where columns are few, as in a product of weights with a handful of tokens. A block repeats
+  /// the packing of the other factor, so it must be wide; a product under a million operations is
   /// over before a second thread has woken up.
   template <class Body>
-  static void column_blocks(Index rows, Index depth, Index cols, Body&& body) {
+  static void blocks(const Out& C, Index depth, Body&& body) {
+    constexpr Index small = 1 << 20, few_columns = 512;
+    const Index rows = C.rows(), cols = C.cols();
     if (rows == 0 || cols == 0) return;
-    constexpr Index small = 1 << 20;
-    const Index narrowest = depth > cols ? 32 : 128;
-    const Index block = rows * depth * cols < small
-                            ? cols
-                            : std::clamp<Index>((cols / 4 + 15) / 16 * 16, narrowest, 512);
-    parallel_blocks(cols, block, body);
+    if (rows * depth * cols < small) return body(0, rows, 0, cols);
+    if (cols < few_columns && rows > cols) {
+      const Index height = std::max<Index>((rows / 4 + 47) / 48 * 48, 96);
+      parallel_blocks(rows, height, [&](Index i, Index size) { body(i, size, 0, cols); });
+    } else {
+      const Index narrowest = depth > cols ? 32 : 128;
+      const Index width = std::clamp<Index>((cols / 4 + 15) / 16 * 16, narrowest, 512);
+      parallel_blocks(cols, width, [&](Index j, Index size) { body(0, rows, j, size); });
+    }
   }
 };
 

@@ -14,7 +14,7 @@
 #include <limits>
 #include <utility>
 
-#include "ttt/core/product.hpp"
+#include "ttt/core/small_product.hpp"
 #include "ttt/inner/stack.hpp"
 
 namespace ttt {
@@ -23,12 +23,13 @@ namespace ttt {
 template <Scalar S, InnerModel M>
 struct DualFormTrace {
   static constexpr std::size_t depth = stack_depth<M>;
-  std::array<Matrix<S>, depth> A, Z, Del;  // [in, n], [out, n], [out, n]
-  std::array<Matrix<S>, depth> B, Y;       // [in, n], [out, n]
-  std::array<Matrix<S>, depth> P, mask;    // A'B + 1 and E . P, both [n, n]
-  std::array<Matrix<S>, depth> g, D;       // [out, n], all levels but the last
-  Matrix<S> scaled;                        // scratch [out, n]
-  Index finite_tokens = 0;                 // tokens before the first one that is not finite
+  std::array<Matrix<S>, depth> A, Z,
+      Del;                               // [in, n], [out, n], [out, n]; A[0], which is K, is empty
+  std::array<Matrix<S>, depth> B, Y;     // [in, n], [out, n]; B[0], which is Q, is empty
+  std::array<Matrix<S>, depth> P, mask;  // A'B + 1 and E . P, both [n, n]
+  std::array<Matrix<S>, depth> g, D;     // [out, n], all levels but the last
+  Matrix<S> scaled;                      // scratch [out, n]
+  Index finite_tokens = 0;               // tokens before the first one that is not finite
 };
 
 template <Scalar S, InnerModel M>
@@ -49,29 +50,36 @@ struct DualForm {
                       MatrixIn<S> K, MatrixIn<S> Q, MatrixIn<S> V, MatrixIn<S> E, MatrixOut<S> O,
                       Trace& trace) {
     learn(W, norm, K, V, trace);
-    answer(W, carried, Q, E, trace);
+    answer(W, carried, K, Q, E, trace);
     M::Output::template output<S>(trace.Y[depth - 1], Q, norm, O);
     const Index poisoned = K.cols() - trace.finite_tokens;
     O.rightCols(poisoned).setConstant(std::numeric_limits<S>::quiet_NaN());
   }
 
   /// X_l += Del_l diag(e) A_l', x_l += Del_l e: into the weights at a border, else into the sums.
-  static void carry(Trace& trace, VectorIn<S> e, Weights X) {
+  static void carry(Trace& trace, MatrixIn<S> K, VectorIn<S> e, Weights X) {
     for (std::size_t l = 0; l < depth; ++l) {
       trace.scaled.noalias() = trace.Del[l] * e.asDiagonal();
-      X.W[l].noalias() += trace.scaled * trace.A[l].transpose();
+      SmallProduct<S>::add_abt(trace.scaled, level(K, trace.A, l), X.W[l]);
       if (M::has_bias) X.b[l] += trace.scaled.rowwise().sum();
       if (trace.finite_tokens < e.size()) X.W[l].setConstant(std::numeric_limits<S>::quiet_NaN());
     }
+  }
+
+  /// What enters level l: the chunk's own tokens, or what the level below made of them.
+  static Eigen::Ref<const Matrix<S>> level(MatrixIn<S> tokens,
+                                           const std::array<Matrix<S>, depth>& hidden,
+                                           std::size_t l) {
+    if (l == 0) return tokens;
+    return hidden[l];
   }
 
  private:
   static void learn(const ConstWeights& W, const HeadNorm<S>& norm, MatrixIn<S> K, MatrixIn<S> V,
                     Trace& trace) {
     const Index n = K.cols();
-    trace.A[0] = K;
     for (std::size_t l = 0; l < depth; ++l) {
-      affine(W, l, trace.A[l], trace.Z[l]);
+      affine(W, l, level(K, trace.A, l), trace.Z[l]);
       ensure_shape(trace.Del[l], trace.Z[l].rows(), n);
       if (l + 1 == depth) break;
       for (auto* level : {&trace.A[l + 1], &trace.g[l], &trace.D[l]})
@@ -80,38 +88,37 @@ struct DualForm {
     }
     M::Output::template gradient<S>(trace.Z[depth - 1], K, V, norm, trace.Del[depth - 1]);
     for (std::size_t l = depth - 1; l-- > 0;) {
-      Product<S>::atb(W.W[l + 1], trace.Del[l + 1], trace.D[l]);
+      SmallProduct<S>::atb(W.W[l + 1], trace.Del[l + 1], trace.D[l]);
       trace.Del[l] = trace.g[l].cwiseProduct(trace.D[l]);
     }
     set_poisoned_tokens_aside(trace);
   }
 
-  static void answer(const ConstWeights& W, const Carried* carried, MatrixIn<S> Q, MatrixIn<S> E,
-                     Trace& trace) {
+  static void answer(const ConstWeights& W, const Carried* carried, MatrixIn<S> K, MatrixIn<S> Q,
+                     MatrixIn<S> E, Trace& trace) {
     const Index n = Q.cols();
-    trace.B[0] = Q;
     for (std::size_t l = 0; l < depth; ++l) {
+      const auto B = level(Q, trace.B, l);
       ensure_shape(trace.P[l], n, n);
-      Product<S>::atb(trace.A[l], trace.B[l], trace.P[l]);
+      SmallProduct<S>::atb(level(K, trace.A, l), B, trace.P[l]);
       if (M::has_bias) trace.P[l].array() += S(1);
       select_upper(E, trace.P[l], trace.mask[l]);
-      affine(W, l, trace.B[l], trace.Y[l]);
+      affine(W, l, B, trace.Y[l]);
       if (carried) {
         ensure_shape(trace.scaled, trace.Y[l].rows(), n);
-        affine(carried->sums, l, trace.B[l], trace.scaled);
+        affine(carried->sums, l, B, trace.scaled);
         trace.Y[l] -= trace.scaled * carried->read.asDiagonal();
       }
-      trace.Y[l].noalias() -= trace.Del[l] * trace.mask[l];
+      SmallProduct<S>::subtract_ab(trace.Del[l], trace.mask[l], trace.Y[l]);
       if (l + 1 == depth) break;
       ensure_shape(trace.B[l + 1], trace.Y[l].rows(), n);
       M::Activation::template value<S>(trace.Y[l], trace.B[l + 1]);
     }
   }
 
-  static void affine(const ConstWeights& W, std::size_t l, const Matrix<S>& in, Matrix<S>& out) {
+  static void affine(const ConstWeights& W, std::size_t l, MatrixIn<S> in, Matrix<S>& out) {
     ensure_shape(out, W.W[l].rows(), in.cols());
-    Product<S>::ab(W.W[l], in, out);
-    if (M::has_bias) out.colwise() += W.b[l];
+    SmallProduct<S>::affine(W.W[l], in, W.b[l], out);
   }
 
   /// mask = E . P on and above the diagonal, 0 below: selected, since P may hold NaN there.
@@ -127,7 +134,7 @@ struct DualForm {
   /// would meet their zeros, and 0 * NaN is NaN. So its column is zero here, and `forward` and
   /// `carry` put the NaN back where it belongs: from that token on, and into the state.
   static void set_poisoned_tokens_aside(Trace& trace) {
-    const Index n = trace.A[0].cols();
+    const Index n = trace.Del[0].cols();
     trace.finite_tokens = n;
     for (const Matrix<S>& Del : trace.Del) {
       if ((Del.array() * S(0)).sum() == S(0)) continue;  // one pass: every entry is finite

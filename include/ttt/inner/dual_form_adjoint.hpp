@@ -28,9 +28,9 @@ struct DualFormAdjoint {
     ConstWeights W;
     const Carried* carried;  // null: the chunk starts at a border
     HeadNorm<S> norm;
-    Eigen::Ref<const Matrix<S>> V;  // [f, n]
-    Eigen::Ref<const Matrix<S>> E;  // [n, n]
-    Eigen::Ref<const Vector<S>> e;  // [n], the weights of `carry`
+    Eigen::Ref<const Matrix<S>> K, Q, V;  // [f, n]
+    Eigen::Ref<const Matrix<S>> E;        // [n, n]
+    Eigen::Ref<const Vector<S>> e;        // [n], the weights of `carry`
   };
 
   /// Adjoints. dX belongs to what `carry` added into, and may be dW itself. dW, dR, d_norm are
@@ -66,7 +66,7 @@ struct DualFormAdjoint {
     out.dK.setZero();
     out.dV.setZero();
     ensure_shape(scratch.dZ[depth - 1], dO.rows(), n);
-    M::Output::template gradient_backward<S>(trace.Z[depth - 1], trace.A[0], in.V, in.norm,
+    M::Output::template gradient_backward<S>(trace.Z[depth - 1], in.K, in.V, in.norm,
                                              scratch.dDel[depth - 1], scratch.dZ[depth - 1], out.dK,
                                              out.dV, out.d_norm);
     for (std::size_t l = depth; l-- > 0;) up_backward(l, in, trace, out, scratch);
@@ -78,12 +78,12 @@ struct DualFormAdjoint {
   ///          X += Del diag(e) A', x += Del e.  In: scratch.dY. Out: scratch.dB, then the dY below.
   static void answer_backward(std::size_t l, const Inputs& in, const Trace& trace, Outputs& out,
                               Scratch& scratch) {
-    const Matrix<S>&A = trace.A[l], &B = trace.B[l], &Del = trace.Del[l];
-    const Matrix<S>& dY = scratch.dY;
+    const auto A = Forward::level(in.K, trace.A, l), B = Forward::level(in.Q, trace.B, l);
+    const Matrix<S>&Del = trace.Del[l], &dY = scratch.dY;
     carry_backward(l, in, trace, out, scratch);  // first: dX may be dW, which changes below
 
     ensure_shape(scratch.dM, A.cols(), A.cols());
-    Product<S>::atb(Del, dY, scratch.dM);  // -dM
+    SmallProduct<S>::atb(Del, dY, scratch.dM);  // -dM
     scratch.dP.resizeLike(scratch.dM);
     for (Index t = 0; t < A.cols(); ++t) {
       const auto dM = -scratch.dM.col(t).head(t + 1);
@@ -91,13 +91,13 @@ struct DualFormAdjoint {
       scratch.dP.col(t).head(t + 1) = dM.cwiseProduct(in.E.col(t).head(t + 1));
       scratch.dP.col(t).tail(A.cols() - t - 1).setZero();
     }
-    scratch.dDel[l].noalias() -= dY * trace.mask[l].transpose();
+    SmallProduct<S>::subtract_abt(dY, trace.mask[l], scratch.dDel[l]);
 
     ensure_shape(scratch.dB, B.rows(), B.cols());
-    Product<S>::atb(in.W.W[l], dY, scratch.dB);
-    Product<S>::add_ab(A, scratch.dP, scratch.dB);
-    scratch.dA[l].noalias() += B * scratch.dP.transpose();
-    Product<S>::add_abt(dY, B, out.dW.W[l]);
+    SmallProduct<S>::atb(in.W.W[l], dY, scratch.dB);
+    SmallProduct<S>::add_ab(A, scratch.dP, scratch.dB);
+    SmallProduct<S>::add_abt(B, scratch.dP, scratch.dA[l]);
+    SmallProduct<S>::add_abt(dY, B, out.dW.W[l]);
     if (M::has_bias) out.dW.b[l] += dY.rowwise().sum();
     if (in.carried) carried_backward(l, in, trace, out, scratch);
 
@@ -110,30 +110,29 @@ struct DualFormAdjoint {
   /// Forward: X += Del diag(e) A', x += Del e.  Overwrites dDel and dA of the level.
   static void carry_backward(std::size_t l, const Inputs& in, const Trace& trace, Outputs& out,
                              Scratch& scratch) {
-    const Matrix<S>&A = trace.A[l], &Del = trace.Del[l];
+    const auto A = Forward::level(in.K, trace.A, l);
+    const Matrix<S>& Del = trace.Del[l];
     Matrix<S>& C = scratch.dDel[l];
     ensure_shape(C, Del.rows(), Del.cols());
-    Product<S>::ab(out.dX.W[l], A, C);
-    if (M::has_bias) C.colwise() += out.dX.b[l];
+    SmallProduct<S>::affine(out.dX.W[l], A, out.dX.b[l], C);
     out.d_e += Del.cwiseProduct(C).colwise().sum().transpose();
     C = C * in.e.asDiagonal();
     scratch.scaled.noalias() = Del * in.e.asDiagonal();
     ensure_shape(scratch.dA[l], A.rows(), A.cols());
-    Product<S>::atb(out.dX.W[l], scratch.scaled, scratch.dA[l]);
+    SmallProduct<S>::atb(out.dX.W[l], scratch.scaled, scratch.dA[l]);
   }
 
   /// Forward: Y -= (R B + r) diag(read).
   static void carried_backward(std::size_t l, const Inputs& in, const Trace& trace, Outputs& out,
                                Scratch& scratch) {
-    const Matrix<S>& B = trace.B[l];
+    const auto B = Forward::level(in.Q, trace.B, l);
     const ConstWeights& R = in.carried->sums;
     ensure_shape(scratch.product, R.W[l].rows(), B.cols());
-    Product<S>::ab(R.W[l], B, scratch.product);
-    if (M::has_bias) scratch.product.colwise() += R.b[l];
+    SmallProduct<S>::affine(R.W[l], B, R.b[l], scratch.product);
     out.d_read -= scratch.dY.cwiseProduct(scratch.product).colwise().sum().transpose();
     scratch.scaled.noalias() = -(scratch.dY * in.carried->read.asDiagonal());
-    Product<S>::add_atb(R.W[l], scratch.scaled, scratch.dB);
-    Product<S>::add_abt(scratch.scaled, B, out.dR->W[l]);
+    SmallProduct<S>::add_atb(R.W[l], scratch.scaled, scratch.dB);
+    SmallProduct<S>::add_abt(scratch.scaled, B, out.dR->W[l]);
     if (M::has_bias) out.dR->b[l] += scratch.scaled.rowwise().sum();
   }
 
@@ -146,8 +145,8 @@ struct DualFormAdjoint {
     M::Activation::template outer_gradients<S>(trace.Z[l], scratch.d, scratch.h);
     scratch.dZ[l] = scratch.h.cwiseProduct(trace.D[l]).cwiseProduct(scratch.dDel[l]);
     scratch.h = trace.g[l].cwiseProduct(scratch.dDel[l]);  // dD_l
-    Product<S>::add_ab(in.W.W[l + 1], scratch.h, scratch.dDel[l + 1]);
-    Product<S>::add_abt(trace.Del[l + 1], scratch.h, out.dW.W[l + 1]);
+    SmallProduct<S>::add_ab(in.W.W[l + 1], scratch.h, scratch.dDel[l + 1]);
+    SmallProduct<S>::add_abt(trace.Del[l + 1], scratch.h, out.dW.W[l + 1]);
   }
 
   /// Forward: Z_l = W_l A_l + b_l, A_{l+1} = s(Z_l).  In: dA_{l+1}; dZ_l from the other sweeps.
@@ -159,9 +158,9 @@ struct DualFormAdjoint {
       M::Activation::template derivative<S>(trace.Z[l], scratch.d);
       dZ += scratch.d.cwiseProduct(scratch.dA[l + 1]);
     }
-    Product<S>::add_abt(dZ, trace.A[l], out.dW.W[l]);
+    SmallProduct<S>::add_abt(dZ, Forward::level(in.K, trace.A, l), out.dW.W[l]);
     if (M::has_bias) out.dW.b[l] += dZ.rowwise().sum();
-    Product<S>::add_atb(in.W.W[l], dZ, scratch.dA[l]);
+    SmallProduct<S>::add_atb(in.W.W[l], dZ, scratch.dA[l]);
   }
 };
 

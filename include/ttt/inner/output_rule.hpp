@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
@@ -84,25 +85,32 @@ struct LayerNormResidual {
   template <Scalar S>
   static void gradient(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V, const HeadNorm<S>& norm,
                        MatrixOut<S> G) {
-    const auto gamma = norm.weight.array(), beta = norm.bias.array();
-    for (Index t = 0; t < Z.cols(); ++t) {
-      const auto [mean, inverse_s] = moments<S>(Z, t);
-      const auto x = (Z.col(t).array() - mean) * inverse_s;
-      auto d = G.col(t).array();
-      d = gamma * (gamma * x + beta - V.col(t).array() + K.col(t).array());
-      const S mean_d = d.mean(), mean_dx = (d * x).mean();
-      d = (d - mean_d - x * mean_dx) * inverse_s;
-    }
+    with_head_width(Z.rows(), [&](auto f) {
+      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
+      for (Index t = 0; t < Z.cols(); ++t) {
+        const auto z = column<f>(Z, t);
+        const Moments<S> m(z);
+        auto g = column<f>(G, t);
+        const auto x = kept<f>((z - m.mean) * m.inverse_s);
+        const auto d = kept<f>(gamma * (gamma * x + beta - column<f>(V, t) + column<f>(K, t)));
+        const S mean_d = m.share * d.sum(), mean_dx = m.share * (d * x).sum();
+        g = (d - mean_d - x * mean_dx) * m.inverse_s;
+      }
+    });
   }
 
   /// O = Q + LN(Y)
   template <Scalar S>
   static void output(MatrixIn<S> Y, MatrixIn<S> Q, const HeadNorm<S>& norm, MatrixOut<S> O) {
-    for (Index t = 0; t < Y.cols(); ++t) {
-      const auto [mean, inverse_s] = moments<S>(Y, t);
-      O.col(t).array() = Q.col(t).array() + norm.bias.array() +
-                         norm.weight.array() * ((Y.col(t).array() - mean) * inverse_s);
-    }
+    with_head_width(Y.rows(), [&](auto f) {
+      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
+      for (Index t = 0; t < Y.cols(); ++t) {
+        const auto y = column<f>(Y, t);
+        const Moments<S> m(y);
+        auto o = column<f>(O, t);
+        o = column<f>(Q, t) + beta + gamma * ((y - m.mean) * m.inverse_s);
+      }
+    });
   }
 
   /// Adjoint of `gradient`: overwrites dZ, adds into dK, dV and the norm's gradient.
@@ -112,59 +120,105 @@ struct LayerNormResidual {
   static void gradient_backward(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V,
                                 const HeadNorm<S>& norm, MatrixIn<S> dG, MatrixOut<S> dZ,
                                 MatrixOut<S> dK, MatrixOut<S> dV, HeadNormGradient<S>& d_norm) {
-    const auto gamma = norm.weight.array(), beta = norm.bias.array();
-    const S f = static_cast<S>(Z.rows());
-    for (Index t = 0; t < Z.cols(); ++t) {
-      const auto [mean, inverse_s] = moments<S>(Z, t);
-      const auto x = (Z.col(t).array() - mean) * inverse_s;
-      const auto e = gamma * x + beta - V.col(t).array() + K.col(t).array();
-      const auto g = dG.col(t).array() * inverse_s;
-      const S m1 = (gamma * e).mean(), m2 = (gamma * e * x).mean();
-      const S mean_g = g.mean(), mean_gx = (g * x).mean();
-      // ds = -sum(dG . G) / s
-      const S ds = -(g * ((gamma * e - m1 - x * m2) * inverse_s)).sum();
-      auto dz = dZ.col(t).array();
-      dz = g - mean_g - x * mean_gx;  // dd
-      d_norm.weight.array() += dz * (e + gamma * x);
-      d_norm.bias.array() += dz * gamma;
-      dV.col(t).array() -= dz * gamma;
-      dK.col(t).array() += dz * gamma;
-      dz = gamma * gamma * dz - g * m2 - mean_gx * (gamma * e);  // dx
-      const S mean_dx = dz.mean(), mean_dxx = (dz * x).mean();
-      dz = (dz - mean_dx - x * mean_dxx) * inverse_s + x * (ds / f);
-    }
+    with_head_width(Z.rows(), [&](auto f) {
+      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
+      auto d_gamma = column<f>(d_norm.weight, 0), d_beta = column<f>(d_norm.bias, 0);
+      for (Index t = 0; t < Z.cols(); ++t) {
+        const auto z = column<f>(Z, t);
+        const Moments<S> m(z);
+        const auto mean = [&](const auto& numbers) { return m.share * numbers.sum(); };
+        const auto x = kept<f>((z - m.mean) * m.inverse_s);
+        const auto e = kept<f>(gamma * x + beta - column<f>(V, t) + column<f>(K, t));
+        const auto d = kept<f>(gamma * e);
+        const S m1 = mean(d), m2 = mean(d * x);
+        const auto g = kept<f>(column<f>(dG, t) * m.inverse_s);
+        const S mean_g = mean(g), mean_gx = mean(g * x);
+        const S ds = -m.inverse_s * (g * (d - m1 - x * m2)).sum();  // -sum(dG . G) / s
+        const auto dd = kept<f>(g - mean_g - x * mean_gx);
+        const auto de = kept<f>(gamma * dd);
+        d_gamma += dd * (e + gamma * x);
+        d_beta += de;
+        auto dv = column<f>(dV, t), dk = column<f>(dK, t), dz = column<f>(dZ, t);
+        dv -= de;
+        dk += de;
+        const auto dx = kept<f>(gamma * de - g * m2 - mean_gx * d);
+        const S mean_dx = mean(dx), mean_dxx = mean(dx * x);
+        dz = (dx - mean_dx - x * mean_dxx) * m.inverse_s + x * (m.share * ds);
+      }
+    });
   }
 
   /// Adjoint of `output`: overwrites dY and dQ, adds into the norm's gradient.
   template <Scalar S>
   static void output_backward(MatrixIn<S> Y, const HeadNorm<S>& norm, MatrixIn<S> dO,
                               MatrixOut<S> dY, MatrixOut<S> dQ, HeadNormGradient<S>& d_norm) {
-    for (Index t = 0; t < Y.cols(); ++t) {
-      const auto [mean, inverse_s] = moments<S>(Y, t);
-      const auto y = (Y.col(t).array() - mean) * inverse_s;
-      const auto d_out = dO.col(t).array();
-      d_norm.weight.array() += d_out * y;
-      d_norm.bias += dO.col(t);
-      auto d = dY.col(t).array();
-      d = norm.weight.array() * d_out;
-      const S mean_d = d.mean(), mean_dy = (d * y).mean();
-      d = (d - mean_d - y * mean_dy) * inverse_s;
-    }
+    with_head_width(Y.rows(), [&](auto f) {
+      const auto gamma = column<f>(norm.weight, 0);
+      auto d_gamma = column<f>(d_norm.weight, 0), d_beta = column<f>(d_norm.bias, 0);
+      for (Index t = 0; t < Y.cols(); ++t) {
+        const auto z = column<f>(Y, t), d_out = column<f>(dO, t);
+        const Moments<S> m(z);
+        const auto y = kept<f>((z - m.mean) * m.inverse_s);
+        d_gamma += d_out * y;
+        d_beta += d_out;
+        const auto d = kept<f>(gamma * d_out);
+        const S mean_d = m.share * d.sum(), mean_dy = m.share * (d * y).sum();
+        auto dy = column<f>(dY, t);
+        dy = (d - mean_d - y * mean_dy) * m.inverse_s;
+      }
+    });
     dQ = dO;
   }
 
  private:
+  /// mean, 1 / s and 1 / f of the f numbers z.
   template <Scalar S>
   struct Moments {
-    S mean, inverse_s;
+    S share, mean, inverse_s;
+
+    explicit Moments(const auto& z) : share(S(1) / static_cast<S>(z.size())) {
+      using std::sqrt;
+      mean = share * z.sum();
+      inverse_s = S(1) / sqrt(share * (z - mean).square().sum() + S(epsilon));
+    }
   };
 
-  template <Scalar S>
-  static Moments<S> moments(MatrixIn<S> Z, Index t) {
-    using std::sqrt;
-    const S mean = Z.col(t).mean();
-    const S variance = (Z.col(t).array() - mean).square().mean();
-    return {mean, S(1) / sqrt(variance + S(epsilon))};
+  /// Calls `body` with the head width as a constant where it is a usual one: its loops over the
+  /// rows of a token, of a few instructions, then need no code for their ends (twice as fast).
+  template <class Body>
+  static void with_head_width(Index head_width, Body&& body) {
+    if (head_width == 64) {
+      body(std::integral_constant<int, 64>{});
+    } else if (head_width == 32) {
+      body(std::integral_constant<int, 32>{});
+    } else {
+      body(std::integral_constant<int, Eigen::Dynamic>{});
+    }
+  }
+
+  /// The value of an expression in f numbers, where f is a constant; otherwise, since that would
+  /// ask for memory at every token, the expression itself.
+  template <int f>
+  static auto kept(const auto& expression) {
+    if constexpr (f == Eigen::Dynamic) {
+      return expression;
+    } else {
+      return expression.eval();
+    }
+  }
+
+  /// Column t of `tokens` as an array of f numbers.
+  template <int f>
+  static auto column(const auto& tokens, Index t) {
+    using Tensor = std::remove_cvref_t<decltype(tokens)>;
+    using Column = Eigen::Array<typename Tensor::Scalar, f, 1>;
+    return Eigen::Map<const Column>(tokens.data() + t * tokens.outerStride(), tokens.rows());
+  }
+  template <int f>
+  static auto column(auto& tokens, Index t) {
+    using Tensor = std::remove_cvref_t<decltype(tokens)>;
+    using Column = Eigen::Array<typename Tensor::Scalar, f, 1>;
+    return Eigen::Map<Column>(tokens.data() + t * tokens.outerStride(), tokens.rows());
   }
 };
 
