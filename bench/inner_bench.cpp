@@ -112,7 +112,8 @@ void adjoint(benchmark::State& run) {
                                   dE,
                                   d_read,
                                   d_e};
-    Adjoint::backward({weights, nullptr, c.norm(), c.K, c.Q, c.V, c.E, c.e}, c.trace, dO, out, scratch);
+    Adjoint::backward({weights, nullptr, c.norm(), c.K, c.Q, c.V, c.E, c.e}, c.trace, dO, out,
+                      scratch);
     benchmark::ClobberMemory();
   }
   c.report_to(run, c.flops().backward);

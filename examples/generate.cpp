@@ -2,16 +2,20 @@
 //   p(next | all before) = softmax(logits / temperature)      (ttt/lm/sampling.hpp)
 // What the model has read is its state, of fixed size but with full attention; with --save-state it
 // goes to a file, and --load-state goes on from there exactly as if the program had never stopped.
+// The weights are read from memory once for each byte, which takes most of the time of a large
+// model: --weights bf16 and int8 round them to a half and a quarter of the bytes.
 #include <CLI/CLI.hpp>
 #include <bit>
 #include <chrono>
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <map>
 #include <optional>
 
 #include "perplexity/models.hpp"
 #include "support/format.hpp"
+#include "support/threads.hpp"
 #include "ttt/io/state.hpp"
 #include "ttt/lm/generation.hpp"
 
@@ -23,8 +27,14 @@ struct Options {
   std::string checkpoint, prompt, save_state, load_state;
   std::int64_t bytes = 400;
   std::optional<std::uint64_t> seed;
+  std::string weights = "float";
+  int threads = 0;
   ttt::SamplingConfig sampling;
 };
+
+const std::map<std::string, ttt::WeightFormat> weight_formats{{"float", ttt::WeightFormat::float32},
+                                                              {"bf16", ttt::WeightFormat::bfloat16},
+                                                              {"int8", ttt::WeightFormat::int8}};
 
 /// Names a model by its configuration and every bit of its parameters (FNV-1a, by 64 bits).
 std::string fingerprint(const LoadedModel& checkpoint) {
@@ -43,10 +53,10 @@ std::string fingerprint(const LoadedModel& checkpoint) {
 }
 
 void write_bytes(const Model& model, const Options& options, ttt::Generation<Model>& text,
-                 Model::Workspace& workspace) {
+                 Model::Workspace& workspace, const ttt::RunOptions& run_options) {
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t i = 0; i < options.bytes; ++i) {
-    const auto byte = ttt::write_token(model, options.sampling, text, workspace);
+    const auto byte = ttt::write_token(model, options.sampling, text, workspace, run_options);
     if (std::fputc(byte, stdout) == EOF || std::fflush(stdout) != 0)
       throw std::runtime_error("cannot write to standard output");
   }
@@ -56,8 +66,12 @@ void write_bytes(const Model& model, const Options& options, ttt::Generation<Mod
 }
 
 void run(const Options& options) {
-  const LoadedModel checkpoint = ttt::examples::load_checkpoint(options.checkpoint);
+  const int threads = ttt::examples::use_threads(options.threads);
+  LoadedModel checkpoint = ttt::examples::load_checkpoint(options.checkpoint);
   const Model& model = checkpoint.model;
+  // First: a state belongs to the model with its weights as they are rounded here.
+  const ttt::DecodeWeights weights(checkpoint.model, weight_formats.at(options.weights), threads);
+  const ttt::RunOptions run_options{.decode_weights = &weights};
   const std::string name = fingerprint(checkpoint);
   std::cerr << checkpoint.kind.name << ", " << model.config().trunk.depth << " blocks of width "
             << model.width() << ", "
@@ -73,8 +87,8 @@ void run(const Options& options) {
   auto workspace = model.workspace(1);
   std::vector<std::int32_t> prompt;
   for (const char c : options.prompt) prompt.push_back(static_cast<unsigned char>(c));
-  ttt::append(model, prompt, text, workspace);
-  write_bytes(model, options, text, workspace);
+  ttt::append(model, prompt, text, workspace, run_options);
+  write_bytes(model, options, text, workspace, run_options);
   if (options.save_state.empty()) return;
   ttt::save_state(options.save_state, text, name);
   std::cerr << "saved the state in " << options.save_state << '\n';
@@ -102,6 +116,13 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
       ->capture_default_str();
   app.add_option("--seed", options.seed,
                  "Of the random numbers (default 0, with --load-state where they were)");
+  app.add_option("--weights", options.weights,
+                 "Numbers of the weights: float as they are, bf16 or int8 rounded")
+      ->check(CLI::IsMember(&weight_formats))
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "Threads; 0: one for each core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--save-state", options.save_state, "Where to save the state after the last byte");
   app.add_option("--load-state", options.load_state,
                  "A saved state to go on from; a prompt is read after what it has read");
@@ -123,9 +144,9 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ttt::examples::wait_briefly(argv);
   Options options;
   if (const auto exit_code = parse(argc, argv, options)) return *exit_code;
-  Eigen::setNbThreads(1);
   try {
     run(options);
   } catch (const std::exception& error) {

@@ -177,6 +177,46 @@ TYPED_TEST(LanguageModelTest, SeveralSequencesEqualSeparateOnes) {
   });
 }
 
+/// A cache that keeps everything, and one whose blocks run again; loss and gradient one after the
+/// other, and at once: the same operations, so the same bits.
+TYPED_TEST(LanguageModelTest, GradientsDoNotDependOnWhatIsKept) {
+  using S = TypeParam;
+  each_model<S>([](const Model<S>& model) {
+    const std::vector<Index> lengths{6, 0, 5};
+    const Ids ids = random_ids(T, 3), targets = random_ids(T, 4);
+    auto workspace = model.workspace(T);
+    struct Run {
+      double loss;
+      typename Model<S>::Parameters grad;
+      std::vector<typename Model<S>::State> states;
+    };
+    const auto run = [&](bool recompute, bool at_once) {
+      Run result{0, zeros_like(model.parameters()), {3, model.initial_state()}};
+      std::vector<typename Model<S>::State*> states;
+      for (auto& state : result.states) states.push_back(&state);
+      typename Model<S>::Cache cache;
+      cache.trunk.recompute = recompute;
+      if (at_once) {
+        result.loss = model.loss_and_gradient_batch(ids, targets, lengths, states, 0.5, result.grad,
+                                                    workspace, cache);
+      } else {
+        result.loss = model.loss_batch(ids, targets, lengths, states, workspace, &cache);
+        for (auto* state : states) set_zero(*state);
+        model.backward_batch(cache, 0.5, states, result.grad, workspace);
+      }
+      EXPECT_EQ(cache.trunk.layers.empty(), recompute);
+      return result;
+    };
+    const Run expected = run(false, false);
+    for (const auto& [recompute, at_once] : {std::pair{true, false}, {false, true}, {true, true}}) {
+      const Run other = run(recompute, at_once);
+      EXPECT_EQ(other.loss, expected.loss);
+      expect_close(other.grad, expected.grad, 0.0);
+      expect_close(other.states, expected.states, 0.0);
+    }
+  });
+}
+
 TYPED_TEST(LanguageModelTest, PromptsAndStepsOfABatchEqualSeparateOnes) {
   using S = TypeParam;
   each_model<S>([](const Model<S>& model) {

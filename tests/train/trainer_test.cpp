@@ -81,6 +81,18 @@ TEST(TrainerTest, SavesTheSameBytesForAnyNumberOfThreads) {
   EXPECT_TRUE(saved[2] == saved[0]) << "three threads";
 }
 
+TEST(TrainerTest, SavesTheSameBytesWhereBlocksRunAgain) {
+  const auto saved = [](bool recompute) {
+    Hybrid model = hybrid_model();
+    TrainingConfig training = short_training();
+    training.recompute = recompute;
+    Trainer trainer(model, training);
+    train(trainer, 1, 2);
+    return checkpoint_bytes(model, trainer);
+  };
+  EXPECT_TRUE(saved(true) == saved(false));
+}
+
 TEST(TrainerTest, ContinuesFromACheckpointAsIfItHadNotStopped) {
   const TemporaryFolder folder;
   Hybrid straight = hybrid_model(), second = hybrid_model();
@@ -194,6 +206,14 @@ TEST(TrainerStopTest, NamesABadGradient) {
   auto grad = zeros_like(model.parameters());
   grad.trunk.parameters().norm[2] = not_a_number;
   EXPECT_EQ(describe_non_finite(model, {}, grad), "the gradient of model.norm.weight");
+}
+
+TEST(TrainerStopTest, NamesTheLayerWhereBlocksRunAgain) {
+  const Hybrid model = small_model();
+  Hybrid::Cache cache;
+  cache.trunk.inputs = {Matrix<float>::Ones(4, 3), Matrix<float>::Constant(4, 3, not_a_number)};
+  EXPECT_EQ(describe_non_finite(model, cache, zeros_like(model.parameters())),
+            "what enters layer 1");
 }
 
 TEST(TrainerTest, RefusesABatchWithoutTokens) {

@@ -37,7 +37,8 @@ namespace ttt {
 /// with G groups an `r x (G c)` matrix is the file's `[G, c, r]`, otherwise `[cols, rows]`.
 struct FieldTraits {
   Index groups = 0;
-  bool decays = true;  ///< weight decay is for it
+  bool decays = true;     ///< weight decay is for it
+  bool streamed = false;  ///< decoding reads it whole for every token
 };
 
 /// A member with its name in files.
@@ -60,12 +61,20 @@ constexpr Field<T> without_decay(Field<T> field) {
   return field;
 }
 
+/// A weight that decoding multiplies whole with every token, if `whole`: see nn/decode_weights.hpp.
+template <class T>
+constexpr Field<T> streamed(Field<T> field, bool whole = true) {
+  field.traits.streamed = whole;
+  return field;
+}
+
 /// What a visitor is told of a tensor: its full name, its shape as row-major files give it, and
-/// whether weight decay is for it.
+/// whether weight decay is for it, and whether decoding reads it whole for every token.
 struct TensorInfo {
   std::string name;
   std::vector<Index> shape;
   bool decays = true;
+  bool streamed = false;
 };
 
 namespace detail {
@@ -168,7 +177,8 @@ void visit(Fn& fn, const std::string& name, FieldTraits traits, First& first, Re
                     "fields() must list every member of the struct, in any order");
     const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
       const auto member = std::get<I>(T::fields(first));
-      const FieldTraits inner{member.traits.groups, member.traits.decays && traits.decays};
+      const FieldTraits inner{member.traits.groups, member.traits.decays && traits.decays,
+                              member.traits.streamed};
       visit(fn, join_name(name, member.name), inner, member.member,
             std::get<I>(std::remove_const_t<Rest>::fields(rest)).member...);
     };
@@ -189,8 +199,9 @@ void for_each_tensor(Fn&& fn, First& first, Rest&... rest) {
                                 auto&... others) {
     if constexpr (detail::Tensor<std::remove_cvref_t<decltype(leaf)>>) {
       if (leaf.size() > 0)
-        fn(TensorInfo{name, detail::file_shape(leaf, traits.groups), traits.decays}, leaf,
-           others...);
+        fn(TensorInfo{name, detail::file_shape(leaf, traits.groups), traits.decays,
+                      traits.streamed},
+           leaf, others...);
     }
   };
   detail::visit(visit_leaf, std::string(), FieldTraits(), first, rest...);

@@ -16,43 +16,41 @@ struct Product {
 
   /// C = A B
   static void ab(In A, In B, Out C) {
-    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
-      C.block(i, j, rows, cols).noalias() = A.middleRows(i, rows) * B.middleCols(j, cols);
-    });
+    C.setZero();
+    add_ab(A, B, C);
   }
-
-  /// C += A B
-  static void add_ab(In A, In B, Out C) {
+  /// C += sign A B
+  static void add_ab(In A, In B, Out C, S sign = S(1)) {
     blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
-      C.block(i, j, rows, cols).noalias() += A.middleRows(i, rows) * B.middleCols(j, cols);
+      block_ab(A.middleRows(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols), sign);
     });
   }
 
   /// C = A' B
   static void atb(In A, In B, Out C) {
-    blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
-      C.block(i, j, rows, cols).noalias() =
-          A.middleCols(i, rows).transpose() * B.middleCols(j, cols);
-    });
+    C.setZero();
+    add_atb(A, B, C);
   }
-
   /// C += A' B
   static void add_atb(In A, In B, Out C) {
     blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
-      C.block(i, j, rows, cols).noalias() +=
-          A.middleCols(i, rows).transpose() * B.middleCols(j, cols);
+      block_atb(A.middleCols(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols));
     });
   }
 
-  /// C += A B'
-  static void add_abt(In A, In B, Out C) {
+  /// C += sign A B'
+  static void add_abt(In A, In B, Out C, S sign = S(1)) {
     blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
-      C.block(i, j, rows, cols).noalias() +=
-          A.middleRows(i, rows) * B.middleRows(j, cols).transpose();
+      block_abt(A.middleRows(i, rows), B.middleRows(j, cols), C.block(i, j, rows, cols), sign);
     });
   }
 
  private:
+  // Functions of their own, so that each product is compiled once.
+  static void block_ab(In A, In B, Out C, S sign) { C.noalias() += sign * A * B; }
+  static void block_atb(In A, In B, Out C) { C.noalias() += A.transpose() * B; }
+  static void block_abt(In A, In B, Out C, S sign) { C.noalias() += sign * A * B.transpose(); }
+
   /// Calls `body(first_row, rows, first_column, columns)` for blocks of C: of columns, or of rows
   /// where columns are few, as in a product of weights with a handful of tokens. A block repeats
   /// the packing of the other factor, so it must be wide; a product under a million operations is

@@ -72,7 +72,7 @@ class SmallProduct {
   }
   /// C -= A B
   static void subtract_ab(In A, In B, Out C) {
-    if (is_large(A)) return void(C.noalias() -= A * B);
+    if (is_large(A)) return Product<S>::add_ab(A, B, C, S(-1));
     multiply(view(A), view(B), C, {S(1), S(-1), nullptr});
   }
   /// C += A B'
@@ -82,7 +82,7 @@ class SmallProduct {
   }
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) {
-    if (is_large(A)) return void(C.noalias() -= A * B.transpose());
+    if (is_large(A)) return Product<S>::add_abt(A, B, C, S(-1));
     multiply(view(A), transposed(B), C, {S(1), S(-1), nullptr});
   }
   /// C = A' B
@@ -124,17 +124,10 @@ class SmallProduct {
     const S* start;  // may be null
   };
 
-  /// The columns of A are contiguous. So many are taken at once that a tile's rows of them stay in
-  /// the first cache from one tile to the next.
-  static void multiply(const View& A, const View& B, Out C, Entry entry) {
-    for (Index k = 0; k == 0 || k < A.cols;
-         k += panel_depth, entry.keep = S(1), entry.start = nullptr) {
-      const Index depth = std::min(panel_depth, A.cols - k);
-      const View A_k{A.data + k * A.column_step, A.rows, depth, 1, A.column_step};
-      const View B_k{B.data + k * B.row_step, depth, B.cols, B.row_step, B.column_step};
-      const Index row = rows<packet_size, tile_packets>(0, A_k, B_k, C, entry);
-      rows<packet_size, 1>(row, A_k, B_k, C, entry);
-    }
+  /// The columns of A are contiguous.
+  static void multiply(const View& A, const View& B, Out C, const Entry& entry) {
+    const Index row = rows<packet_size, tile_packets>(0, A, B, C, entry);
+    rows<packet_size, 1>(row, A, B, C, entry);
   }
 
   /// All rows from `row` on that fill tiles of `packets` packets; of the last tile's rest take
@@ -146,7 +139,9 @@ class SmallProduct {
       Index column = 0;
       for (; column + columns <= B.cols; column += columns)
         tile<lanes, packets, columns>(row, column, A, B, C, entry);
-      for (; column < B.cols; ++column) tile<lanes, packets, 1>(row, column, A, B, C, entry);
+      for (; column + 2 <= B.cols; column += 2)
+        tile<lanes, packets, 2>(row, column, A, B, C, entry);
+      if (column < B.cols) tile<lanes, packets, 1>(row, column, A, B, C, entry);
     }
     if constexpr (packets == 1 && lanes > 1)
       if (row < A.rows) rows<detail::Lanes<S, lanes>::fewer, 1>(row, A, B, C, entry);
@@ -155,8 +150,8 @@ class SmallProduct {
 
   /// `packets` packets of rows by `columns` columns of C, accumulated in registers.
   template <int lanes, int packets, int columns>
-  static void tile(Index row, Index column, const View& A, const View& B, Out& C,
-                   const Entry& entry) {
+  static EIGEN_DONT_INLINE void tile(Index row, Index column, const View& A, const View& B, Out& C,
+                                     const Entry& entry) {
     namespace eigen = Eigen::internal;
     using Packet = typename detail::Lanes<S, lanes>::Packet;
     constexpr auto entries = std::make_index_sequence<columns * packets>{};

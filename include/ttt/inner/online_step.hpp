@@ -4,6 +4,7 @@
 ///   R <- R + rate grad l(W; k, v),   z = f(q; W - tau R)
 #pragma once
 
+#include "ttt/core/small_product.hpp"
 #include "ttt/inner/stack.hpp"
 
 namespace ttt {
@@ -12,13 +13,16 @@ namespace ttt {
 template <Scalar S, InnerModel M>
 struct OnlineStepScratch {
   static constexpr std::size_t depth = stack_depth<M>;
-  std::array<Vector<S>, depth> A, Z, g;  // [in], [out], [out]
-  std::array<Vector<S>, depth> Del, Y;   // [out]
+  Matrix<S> kq, Wkq;                    // k and q side by side, [f, 2], and W_1 of both, [out, 2]
+  std::array<Vector<S>, depth> A, Z;    // [in], [out]
+  std::array<Vector<S>, depth> B, Y;    // [in], [out]
+  std::array<Vector<S>, depth> g, Del;  // [out]
 
-  explicit OnlineStepScratch(Index head_width) {
+  explicit OnlineStepScratch(Index head_width)
+      : kq(head_width, 2), Wkq(level_width<M>(1, head_width), 2) {
     for (std::size_t l = 0; l < depth; ++l) {
-      A[l].resize(level_width<M>(l, head_width));
-      for (auto* level : {&Z[l], &g[l], &Del[l], &Y[l]})
+      for (auto* level : {&A[l], &B[l]}) level->resize(level_width<M>(l, head_width));
+      for (auto* level : {&Z[l], &Y[l], &g[l], &Del[l]})
         level->resize(level_width<M>(l + 1, head_width));
     }
   }
@@ -35,6 +39,9 @@ struct OnlineStep {
   /// there.
   static void step(const ConstWeights& W, Weights R, const HeadNorm<S>& norm, VectorIn<S> k,
                    VectorIn<S> q, VectorIn<S> v, S rate, S tau, VectorOut<S> z, Scratch& scratch) {
+    scratch.kq.col(0) = k;
+    scratch.kq.col(1) = q;
+    SmallProduct<S>::affine(W.W[0], scratch.kq, W.b[0], scratch.Wkq);
     learn(W, R, norm, k, v, rate, scratch);
     answer(W, R, q, tau, scratch);
     M::Output::template output<S>(scratch.Y[depth - 1], q, norm, z);
@@ -54,9 +61,9 @@ struct OnlineStep {
   static void learn(const ConstWeights& W, Weights& R, const HeadNorm<S>& norm, VectorIn<S> k,
                     VectorIn<S> v, S rate, Scratch& scratch) {
     scratch.A[0] = k;
+    scratch.Z[0] = scratch.Wkq.col(0);
     for (std::size_t l = 0; l < depth; ++l) {
-      scratch.Z[l].noalias() = W.W[l] * scratch.A[l];
-      if (M::has_bias) scratch.Z[l] += W.b[l];
+      if (l > 0) affine(W, l, scratch.A[l], scratch.Z[l]);
       if (l + 1 < depth)
         M::Activation::template inner_gradient<S>(scratch.Z[l], scratch.A[l + 1], scratch.g[l]);
     }
@@ -74,18 +81,20 @@ struct OnlineStep {
 
   static void answer(const ConstWeights& W, const Weights& R, VectorIn<S> q, S tau,
                      Scratch& scratch) {
-    scratch.A[0] = q;
+    scratch.B[0] = q;
+    scratch.Y[0] = scratch.Wkq.col(1);
     for (std::size_t l = 0; l < depth; ++l) {
       Vector<S>&Y = scratch.Y[l], &RB = scratch.Z[l];
-      Y.noalias() = W.W[l] * scratch.A[l];
-      RB.noalias() = R.W[l] * scratch.A[l];
-      if (M::has_bias) {
-        Y += W.b[l];
-        RB += R.b[l];
-      }
+      if (l > 0) affine(W, l, scratch.B[l], Y);
+      affine(R, l, scratch.B[l], RB);
       Y -= tau * RB;
-      if (l + 1 < depth) M::Activation::template value<S>(Y, scratch.A[l + 1]);
+      if (l + 1 < depth) M::Activation::template value<S>(Y, scratch.B[l + 1]);
     }
+  }
+
+  static void affine(const auto& W, std::size_t l, const Vector<S>& in, Vector<S>& out) {
+    out.noalias() = W.W[l] * in;
+    if (M::has_bias) out += W.b[l];
   }
 };
 

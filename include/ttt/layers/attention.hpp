@@ -91,50 +91,12 @@ class Attention : public StreamCalls<Attention<S>, S> {
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
   /// Throws `std::invalid_argument` where a shape is wrong.
   void forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
-                     Workspace& w, Cache* cache, const RunOptions& = {}) const {
-    this->require_batch("Attention.forward", x, lengths, states, y);
-    AttentionActivations<S>& a = cache ? cache->activations : w.activations;
-    if (cache) cache->x = x;  // first: y may be the same memory
-    reserve(a, x.cols());
-    project(x, lengths, states, a.q, w);
-    std::vector<AttentionSequence<S>> local;
-    auto& sequences = cache ? cache->sequences : local;
-    sequences.clear();
-    Index begin = 0;
-    for (std::size_t s = 0; s < states.size(); begin += lengths[s++])
-      sequences.push_back(
-          AttentionMemory<S>::append(*states[s], begin, lengths[s], w.k, w.v, cache != nullptr));
-    AttentionHeads<S>(config_).forward(sequences, a, w.scratch);
-    Linear<S>::forward(a.out, parameters_.o_proj, y);
-  }
+                     Workspace& w, Cache* cache, const RunOptions& = {}) const;
 
   /// Given dy: writes dx, replaces each d_state (adjoint of the state after) by the adjoint of the
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
-                      Parameters& grad, Workspace& w) const {
-    this->require_backward("Attention.backward", cache.x, cache.sequences.size(), dy, d_states, dx);
-    this->require_gradient("Attention.backward", grad);
-    require_lengths(cache, d_states);
-    const Parameters& p = parameters_;
-    ensure_shape(w.d_out, config_.query_rows(), dy.cols());
-    Linear<S>::backward_input(dy, p.o_proj, w.d_out);
-    Linear<S>::backward_weight(dy, cache.activations.out, grad.o_proj);
-    AttentionMemory<S>::begin_adjoint(cache.sequences, d_states, w);
-    AttentionHeads<S>(config_).backward(cache.sequences, cache.activations, w);
-    for (auto* matrix : {&w.dk, &w.dv}) ensure_shape(*matrix, config_.key_rows(), dy.cols());
-    AttentionMemory<S>::end_adjoint(cache.sequences, d_states, w);
-    auto dq = w.dq.leftCols(dy.cols());
-    for (const auto& sequence : cache.sequences) {
-      rotary_.rotate_back(dq.middleCols(sequence.begin, sequence.tokens), sequence.length);
-      rotary_.rotate_back(w.dk.middleCols(sequence.begin, sequence.tokens), sequence.length);
-    }
-    Linear<S>::backward_input(dq, p.q_proj, dx);
-    Linear<S>::add_backward_input(w.dk, p.k_proj, dx);
-    Linear<S>::add_backward_input(w.dv, p.v_proj, dx);
-    Linear<S>::backward_weight(dq, cache.x, grad.q_proj);
-    Linear<S>::backward_weight(w.dk, cache.x, grad.k_proj);
-    Linear<S>::backward_weight(w.dv, cache.x, grad.v_proj);
-  }
+                      Parameters& grad, Workspace& w) const;
 
   /// Every stream begins with nothing, which is not learned.
   void backward_initial_state(const State&, Parameters&) const {}
@@ -168,19 +130,7 @@ class Attention : public StreamCalls<Attention<S>, S> {
   /// One token: x_t, y_t [D]. Starts no thread, and allocates only where the state is full (see
   /// `reserve`); `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& w,
-            const RunOptions& = {}) const {
-    eigen_assert(x_t.size() == width() && y_t.size() == width());
-    const Parameters& p = parameters_;
-    Linear<S>::step(x_t, p.q_proj, w.q_t);
-    Linear<S>::step(x_t, p.k_proj, w.k_t);
-    Linear<S>::step(x_t, p.v_proj, w.v_t);
-    rotary_.rotate(w.q_t, state.length);
-    rotary_.rotate(w.k_t, state.length);
-    w.q_t *= config_.score_scale<S>();
-    AttentionMemory<S>::append_one(state, w.k_t, w.v_t);
-    AttentionStep<S>::attend(config_, state, w);
-    Linear<S>::step(w.out_t, p.o_proj, y_t);
-  }
+            const RunOptions& options = {}) const;
 
  private:
   void reserve(AttentionActivations<S>& a, Index tokens) const {
@@ -215,5 +165,67 @@ class Attention : public StreamCalls<Attention<S>, S> {
   RotaryHalfSplit<S> rotary_;
   Parameters parameters_;
 };
+
+template <ttt::Scalar S>
+void Attention<S>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
+                                 MatrixOut<S> y, Workspace& w, Cache* cache,
+                                 const RunOptions&) const {
+  this->require_batch("Attention.forward", x, lengths, states, y);
+  AttentionActivations<S>& a = cache ? cache->activations : w.activations;
+  if (cache) cache->x = x;  // first: y may be the same memory
+  reserve(a, x.cols());
+  project(x, lengths, states, a.q, w);
+  std::vector<AttentionSequence<S>> local;
+  auto& sequences = cache ? cache->sequences : local;
+  sequences.clear();
+  Index begin = 0;
+  for (std::size_t s = 0; s < states.size(); begin += lengths[s++])
+    sequences.push_back(
+        AttentionMemory<S>::append(*states[s], begin, lengths[s], w.k, w.v, cache != nullptr));
+  AttentionHeads<S>(config_).forward(sequences, a, w.scratch);
+  Linear<S>::forward(a.out, parameters_.o_proj, y);
+}
+
+template <ttt::Scalar S>
+void Attention<S>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
+                                  MatrixOut<S> dx, Parameters& grad, Workspace& w) const {
+  this->require_backward("Attention.backward", cache.x, cache.sequences.size(), dy, d_states, dx);
+  this->require_gradient("Attention.backward", grad);
+  require_lengths(cache, d_states);
+  const Parameters& p = parameters_;
+  ensure_shape(w.d_out, config_.query_rows(), dy.cols());
+  Linear<S>::backward_input(dy, p.o_proj, w.d_out);
+  Linear<S>::backward_weight(dy, cache.activations.out, grad.o_proj);
+  AttentionMemory<S>::begin_adjoint(cache.sequences, d_states, w);
+  AttentionHeads<S>(config_).backward(cache.sequences, cache.activations, w);
+  for (auto* matrix : {&w.dk, &w.dv}) ensure_shape(*matrix, config_.key_rows(), dy.cols());
+  AttentionMemory<S>::end_adjoint(cache.sequences, d_states, w);
+  auto dq = w.dq.leftCols(dy.cols());
+  for (const auto& sequence : cache.sequences) {
+    rotary_.rotate_back(dq.middleCols(sequence.begin, sequence.tokens), sequence.length);
+    rotary_.rotate_back(w.dk.middleCols(sequence.begin, sequence.tokens), sequence.length);
+  }
+  Linear<S>::backward_input(dq, p.q_proj, dx);
+  Linear<S>::add_backward_input(w.dk, p.k_proj, dx);
+  Linear<S>::add_backward_input(w.dv, p.v_proj, dx);
+  Linear<S>::backward_weight(dq, cache.x, grad.q_proj);
+  Linear<S>::backward_weight(w.dk, cache.x, grad.k_proj);
+  Linear<S>::backward_weight(w.dv, cache.x, grad.v_proj);
+}
+
+template <ttt::Scalar S>
+void Attention<S>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& w,
+                        const RunOptions& options) const {
+  eigen_assert(x_t.size() == width() && y_t.size() == width());
+  const Parameters& p = parameters_;
+  Linear<S>::step(x_t, {{p.q_proj, w.q_t}, {p.k_proj, w.k_t}, {p.v_proj, w.v_t}},
+                  options.decode_weights);
+  rotary_.rotate(w.q_t, state.length);
+  rotary_.rotate(w.k_t, state.length);
+  w.q_t *= config_.score_scale<S>();
+  AttentionMemory<S>::append_one(state, w.k_t, w.v_t);
+  AttentionStep<S>::attend(config_, state, w);
+  Linear<S>::step(w.out_t, p.o_proj, y_t, options.decode_weights);
+}
 
 }  // namespace ttt

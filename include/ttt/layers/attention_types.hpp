@@ -63,8 +63,10 @@ struct AttentionParameters {
   Matrix<S> o_proj;          // [H f, D]
 
   static auto fields(auto& self) {
-    return std::tuple(field("q_proj.weight", self.q_proj), field("k_proj.weight", self.k_proj),
-                      field("v_proj.weight", self.v_proj), field("o_proj.weight", self.o_proj));
+    return std::tuple(streamed(field("q_proj.weight", self.q_proj)),
+                      streamed(field("k_proj.weight", self.k_proj)),
+                      streamed(field("v_proj.weight", self.v_proj)),
+                      streamed(field("o_proj.weight", self.o_proj)));
   }
 
   /// Normal with `standard_deviation`.

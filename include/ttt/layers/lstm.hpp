@@ -100,35 +100,12 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
   /// Throws `std::invalid_argument` where a shape is wrong.
   void forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
-                     Workspace& workspace, Cache* cache, const RunOptions& = {}) const {
-    this->require_batch("LSTM.forward", x, lengths, states, y);
-    Cache& kept = cache ? *cache : workspace.cache;
-    kept.order = LockstepOrder(lengths);
-    reserve(kept, x.cols());
-    kept.order.for_each_token([&](Index packed, Index t) { kept.x.col(packed) = x.col(t); });
-    Linear<S>::forward(kept.x, parameters_.weight_ih, kept.gates);
-    recur(states, y, kept, workspace);
-  }
+                     Workspace& workspace, Cache* cache, const RunOptions& = {}) const;
 
   /// Given dy: writes dx, replaces each d_state (adjoint of the state after) by the adjoint of the
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
-                      Parameters& grad, Workspace& workspace) const {
-    this->require_backward("LSTM.backward", cache.x, cache.order.sequence.size(), dy, d_states, dx);
-    this->require_gradient("LSTM.backward", grad);
-    Workspace& w = workspace;
-    ensure_shape(w.d_gates, 4 * width(), dy.cols());
-    ensure_shape(w.dx, width(), dy.cols());
-    recur_backward(dy, cache, d_states, w);
-    // a = W_ih' x + b_ih + W_hh' h + b_hh
-    Linear<S>::backward_input(w.d_gates, parameters_.weight_ih, w.dx);
-    cache.order.for_each_token([&](Index packed, Index t) { dx.col(t) = w.dx.col(packed); });
-    Linear<S>::backward_weight(w.d_gates, cache.x, grad.weight_ih);
-    Linear<S>::backward_weight(w.d_gates, cache.h_before, grad.weight_hh);
-    const Vector<S> d_bias = sum_of_tokens<S>(w.d_gates);
-    grad.bias_ih += d_bias;
-    grad.bias_hh += d_bias;
-  }
+                      Parameters& grad, Workspace& workspace) const;
 
   /// Every stream begins at zero, which is not learned.
   void backward_initial_state(const State&, Parameters&) const {}
@@ -156,16 +133,7 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
 
   /// One token: x_t, y_t [D]. Allocates nothing, starts no thread; `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
-            const RunOptions& = {}) const {
-    eigen_assert(x_t.size() == width() && y_t.size() == width());
-    const Parameters& p = parameters_;
-    Workspace& w = workspace;
-    Linear<S>::step(x_t, p.weight_ih, w.gates_t);
-    w.gates_t.noalias() += p.weight_hh.transpose() * state.h;
-    w.bias = p.bias_ih + p.bias_hh;
-    LSTMCell<S>::forward(w.bias, w.gates_t, state.c, state.h);
-    y_t = state.h;
-  }
+            const RunOptions& options = {}) const;
 
  private:
   /// Sequences in lockstep: their columns fill the registers (PanelMatrix).
@@ -276,5 +244,50 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
   Config config_;
   Parameters parameters_;
 };
+
+template <ttt::Scalar S>
+void LSTM<S>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
+                            Workspace& workspace, Cache* cache, const RunOptions&) const {
+  this->require_batch("LSTM.forward", x, lengths, states, y);
+  Cache& kept = cache ? *cache : workspace.cache;
+  kept.order = LockstepOrder(lengths);
+  reserve(kept, x.cols());
+  kept.order.for_each_token([&](Index packed, Index t) { kept.x.col(packed) = x.col(t); });
+  Linear<S>::forward(kept.x, parameters_.weight_ih, kept.gates);
+  recur(states, y, kept, workspace);
+}
+
+template <ttt::Scalar S>
+void LSTM<S>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
+                             MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
+  this->require_backward("LSTM.backward", cache.x, cache.order.sequence.size(), dy, d_states, dx);
+  this->require_gradient("LSTM.backward", grad);
+  Workspace& w = workspace;
+  ensure_shape(w.d_gates, 4 * width(), dy.cols());
+  ensure_shape(w.dx, width(), dy.cols());
+  recur_backward(dy, cache, d_states, w);
+  // a = W_ih' x + b_ih + W_hh' h + b_hh
+  Linear<S>::backward_input(w.d_gates, parameters_.weight_ih, w.dx);
+  cache.order.for_each_token([&](Index packed, Index t) { dx.col(t) = w.dx.col(packed); });
+  Linear<S>::backward_weight(w.d_gates, cache.x, grad.weight_ih);
+  Linear<S>::backward_weight(w.d_gates, cache.h_before, grad.weight_hh);
+  const Vector<S> d_bias = sum_of_tokens<S>(w.d_gates);
+  grad.bias_ih += d_bias;
+  grad.bias_hh += d_bias;
+}
+
+template <ttt::Scalar S>
+void LSTM<S>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
+                   const RunOptions& options) const {
+  eigen_assert(x_t.size() == width() && y_t.size() == width());
+  const Parameters& p = parameters_;
+  Workspace& w = workspace;
+  Linear<S>::step(x_t, p.weight_ih, w.gates_t, options.decode_weights);
+  Linear<S>::step(state.h, p.weight_hh, w.bias, options.decode_weights);
+  w.gates_t += w.bias;
+  w.bias = p.bias_ih + p.bias_hh;
+  LSTMCell<S>::forward(w.bias, w.gates_t, state.c, state.h);
+  y_t = state.h;
+}
 
 }  // namespace ttt

@@ -32,7 +32,8 @@ struct LSTMParameters {
   Vector<S> bias_ih, bias_hh;      // [4D]
 
   static auto fields(auto& self) {
-    return std::tuple(field("weight_ih_l0", self.weight_ih), field("weight_hh_l0", self.weight_hh),
+    return std::tuple(streamed(field("weight_ih_l0", self.weight_ih)),
+                      streamed(field("weight_hh_l0", self.weight_hh)),
                       field("bias_ih_l0", self.bias_ih), field("bias_hh_l0", self.bias_hh));
   }
 

@@ -64,45 +64,12 @@ class Mamba : public StreamCalls<Mamba<S>, S> {
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
   /// Throws `std::invalid_argument` where a shape is wrong.
   void forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
-                     Workspace& workspace, Cache* cache, const RunOptions& = {}) const {
-    this->require_batch("Mamba.forward", x, lengths, states, y);
-    MambaActivations<S>& a = cache ? cache->activations : workspace.activations;
-    if (cache) keep(x, lengths, states, *cache);
-    reserve(a, x.cols());
-    Linear<S>::forward(x, parameters_.in_proj_weight, a.projected);
-    add_bias(parameters_.in_proj_bias, a.projected);
-    convolve(lengths, states, a);
-    Linear<S>::forward(a.u, parameters_.x_proj_weight, a.selected);
-    Linear<S>::forward(a.selected.topRows(config_.rank()), parameters_.dt_proj_weight, a.dt);
-    MambaScan<S>(config_, parameters_).forward(a, lengths, states, workspace, cache);
-    Linear<S>::forward(a.y, parameters_.out_proj_weight, y);
-    add_bias(parameters_.out_proj_bias, y);
-  }
+                     Workspace& workspace, Cache* cache, const RunOptions& = {}) const;
 
   /// Given dy: writes dx, replaces each d_state (adjoint of the state after) by the adjoint of the
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
-                      Parameters& grad, Workspace& workspace) const {
-    this->require_backward("Mamba.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
-    this->require_gradient("Mamba.backward", grad);
-    const Parameters& p = parameters_;
-    const MambaActivations<S>& a = cache.activations;
-    MambaActivations<S>& d = workspace.adjoints;
-    reserve(d, dy.cols());
-    Linear<S>::backward_input(dy, p.out_proj_weight, d.y);
-    Linear<S>::backward_weight(dy, a.y, grad.out_proj_weight);
-    add_bias_gradient(dy, grad.out_proj_bias);
-    MambaScan<S>(config_, p).backward(d.y, cache, d_states, d, grad, workspace);
-    const auto r = a.selected.topRows(config_.rank());
-    Linear<S>::backward_input(d.dt, p.dt_proj_weight, d.selected.topRows(config_.rank()));
-    Linear<S>::backward_weight(d.dt, r, grad.dt_proj_weight);
-    Linear<S>::add_backward_input(d.selected, p.x_proj_weight, d.u);
-    Linear<S>::backward_weight(d.selected, a.u, grad.x_proj_weight);
-    convolve_backward(cache, d_states, d, grad);
-    Linear<S>::backward_input(d.projected, p.in_proj_weight, dx);
-    Linear<S>::backward_weight(d.projected, cache.x, grad.in_proj_weight);
-    add_bias_gradient(d.projected, grad.in_proj_bias);
-  }
+                      Parameters& grad, Workspace& workspace) const;
 
   /// Every stream begins with zeros: nothing is learned there.
   void backward_initial_state(const State&, Parameters&) const {}
@@ -126,21 +93,7 @@ class Mamba : public StreamCalls<Mamba<S>, S> {
 
   /// One token: x_t, y_t [D]. Allocates nothing, starts no thread; `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
-            const RunOptions& = {}) const {
-    eigen_assert(x_t.size() == width() && y_t.size() == width());
-    const Parameters& p = parameters_;
-    Workspace& w = workspace;
-    Linear<S>::step(x_t, p.in_proj_weight, w.projected);
-    if (config_.bias) w.projected += p.in_proj_bias;
-    CausalConv<S>::step(w.projected.head(inner()), p.conv_weight, p.conv_bias, state.conv_tail,
-                        w.convolved);
-    SiLU::value<S>(w.convolved, w.u);
-    Linear<S>::step(w.u, p.x_proj_weight, w.selected);
-    Linear<S>::step(w.selected.head(config_.rank()), p.dt_proj_weight, w.dt);
-    MambaScan<S>(config_, p).step(state, w);
-    Linear<S>::step(w.y, p.out_proj_weight, y_t);
-    if (config_.bias) y_t += p.out_proj_bias;
-  }
+            const RunOptions& options = {}) const;
 
  private:
   Index inner() const { return config_.inner(); }
@@ -203,5 +156,65 @@ class Mamba : public StreamCalls<Mamba<S>, S> {
   Config config_;
   Parameters parameters_;
 };
+
+template <ttt::Scalar S>
+void Mamba<S>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
+                             Workspace& workspace, Cache* cache, const RunOptions&) const {
+  this->require_batch("Mamba.forward", x, lengths, states, y);
+  MambaActivations<S>& a = cache ? cache->activations : workspace.activations;
+  if (cache) keep(x, lengths, states, *cache);
+  reserve(a, x.cols());
+  Linear<S>::forward(x, parameters_.in_proj_weight, a.projected);
+  add_bias(parameters_.in_proj_bias, a.projected);
+  convolve(lengths, states, a);
+  Linear<S>::forward(a.u, parameters_.x_proj_weight, a.selected);
+  Linear<S>::forward(a.selected.topRows(config_.rank()), parameters_.dt_proj_weight, a.dt);
+  MambaScan<S>(config_, parameters_).forward(a, lengths, states, workspace, cache);
+  Linear<S>::forward(a.y, parameters_.out_proj_weight, y);
+  add_bias(parameters_.out_proj_bias, y);
+}
+
+template <ttt::Scalar S>
+void Mamba<S>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
+                              MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
+  this->require_backward("Mamba.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
+  this->require_gradient("Mamba.backward", grad);
+  const Parameters& p = parameters_;
+  const MambaActivations<S>& a = cache.activations;
+  MambaActivations<S>& d = workspace.adjoints;
+  reserve(d, dy.cols());
+  Linear<S>::backward_input(dy, p.out_proj_weight, d.y);
+  Linear<S>::backward_weight(dy, a.y, grad.out_proj_weight);
+  add_bias_gradient(dy, grad.out_proj_bias);
+  MambaScan<S>(config_, p).backward(d.y, cache, d_states, d, grad, workspace);
+  const auto r = a.selected.topRows(config_.rank());
+  Linear<S>::backward_input(d.dt, p.dt_proj_weight, d.selected.topRows(config_.rank()));
+  Linear<S>::backward_weight(d.dt, r, grad.dt_proj_weight);
+  Linear<S>::add_backward_input(d.selected, p.x_proj_weight, d.u);
+  Linear<S>::backward_weight(d.selected, a.u, grad.x_proj_weight);
+  convolve_backward(cache, d_states, d, grad);
+  Linear<S>::backward_input(d.projected, p.in_proj_weight, dx);
+  Linear<S>::backward_weight(d.projected, cache.x, grad.in_proj_weight);
+  add_bias_gradient(d.projected, grad.in_proj_bias);
+}
+
+template <ttt::Scalar S>
+void Mamba<S>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
+                    const RunOptions& options) const {
+  eigen_assert(x_t.size() == width() && y_t.size() == width());
+  const Parameters& p = parameters_;
+  Workspace& w = workspace;
+  const DecodeWeights* const packed = options.decode_weights;
+  Linear<S>::step(x_t, p.in_proj_weight, w.projected, packed);
+  if (config_.bias) w.projected += p.in_proj_bias;
+  CausalConv<S>::step(w.projected.head(inner()), p.conv_weight, p.conv_bias, state.conv_tail,
+                      w.convolved);
+  SiLU::value<S>(w.convolved, w.u);
+  Linear<S>::step(w.u, p.x_proj_weight, w.selected, packed);
+  Linear<S>::step(w.selected.head(config_.rank()), p.dt_proj_weight, w.dt, packed);
+  MambaScan<S>(config_, p).step(state, w);
+  Linear<S>::step(w.y, p.out_proj_weight, y_t, packed);
+  if (config_.bias) y_t += p.out_proj_bias;
+}
 
 }  // namespace ttt

@@ -69,12 +69,14 @@ struct MambaParameters {
 
   static auto fields(auto& self) {
     return std::tuple(
-        field("in_proj.weight", self.in_proj_weight), field("in_proj.bias", self.in_proj_bias),
+        streamed(field("in_proj.weight", self.in_proj_weight)),
+        field("in_proj.bias", self.in_proj_bias),
         field("conv1d.weight", self.conv_weight, self.conv_weight.cols()),
-        field("conv1d.bias", self.conv_bias), field("x_proj.weight", self.x_proj_weight),
-        field("dt_proj.weight", self.dt_proj_weight), field("dt_proj.bias", self.dt_proj_bias),
-        without_decay(field("A_log", self.A_log)), without_decay(field("D", self.D)),
-        field("out_proj.weight", self.out_proj_weight), field("out_proj.bias", self.out_proj_bias));
+        field("conv1d.bias", self.conv_bias), streamed(field("x_proj.weight", self.x_proj_weight)),
+        streamed(field("dt_proj.weight", self.dt_proj_weight)),
+        field("dt_proj.bias", self.dt_proj_bias), without_decay(field("A_log", self.A_log)),
+        without_decay(field("D", self.D)), streamed(field("out_proj.weight", self.out_proj_weight)),
+        field("out_proj.bias", self.out_proj_bias));
   }
 
   /// The published initialization: A = -1 .. -N in every channel, D = 1, steps log-uniform,

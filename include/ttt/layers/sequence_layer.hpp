@@ -20,6 +20,7 @@
 #include "ttt/core/fields.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/nn/decode_weights.hpp"
 
 namespace ttt {
 
@@ -28,6 +29,9 @@ struct RunOptions {
   /// Scales the learning rate of the inner loop: below 1 while training warms up, 0 to switch
   /// learning while reading off. Layers without an inner loop ignore it.
   double inner_rate_scale = 1;
+  /// Packed weights that `step` reads in place of the layer's own, with their threads; made from
+  /// this very layer or model (nn/decode_weights.hpp). Null: the layer's own, on one thread.
+  const DecodeWeights* decode_weights = nullptr;
 };
 
 /// Tokens of each sequence of a batch; the sequences stand side by side in one matrix.

@@ -44,7 +44,6 @@ class TTTHeads {
     each_head(states.size(), workspace, [&](Index s, Index h, Scratch& scratch) {
       for (Index i = first_piece[s]; i < first_piece[s + 1]; ++i) {
         if (cache) keep(i, h, pieces[i], *states[s], *cache);
-        if (i + 1 < first_piece[s + 1]) fetch_ahead(pieces[i + 1], h, a);
         forward_piece(pieces[i], h, tau, a, *states[s], scratch);
       }
     });
@@ -82,17 +81,6 @@ class TTTHeads {
   static void keep(Index i, Index h, const TTTPiece& piece, const State& state, Cache& cache) {
     copy_weights(state.weights.head(h), cache.weights[i].head(h));
     if (piece.offset > 0) copy_weights(state.sums.head(h), cache.sums[i].head(h));
-  }
-
-  /// Asks for the tokens of the next piece while this one is worked on: a head's rows are too short
-  /// and too far apart for the processor to guess (a sixth of the time of TTT-Linear's inner loop).
-  void fetch_ahead(const TTTPiece& piece, Index h, const TTTActivations<S>& a) const {
-    constexpr Index line = 64 / sizeof(S);
-    for (const Matrix<S>* tokens : {&a.k, &a.q, &a.v})
-      for (Index t = 0; t < piece.size; ++t)
-        for (Index i = 0; i < config_.head_width(); i += line)
-          Eigen::internal::prefetch(
-              &tokens->coeffRef(h * config_.head_width() + i, piece.begin + t));
   }
 
   /// E(s, t) = lr_s tau_t, and the weights e with which the piece's gradients are carried on: into

@@ -80,36 +80,12 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
   /// Throws `std::invalid_argument` where a shape is wrong.
   void forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states, MatrixOut<S> y,
-                     Workspace& workspace, Cache* cache, const RunOptions& options = {}) const {
-    this->require_batch("TTTLayer.forward", x, lengths, states, y);
-    Cache local;
-    Cache& plan = cache ? *cache : local;
-    begin(x, lengths, states, options, plan, cache != nullptr);
-    TTTActivations<S>& a = cache ? cache->activations : workspace.activations;
-    reserve(a, x.cols());
-    project(x, lengths, states, options, a);
-    TTTHeads<S, M>(config_, parameters_)
-        .forward(a, plan.pieces, plan.first_piece, plan.tau, states, workspace, cache);
-    finish(a, y, workspace);
-    for (std::size_t s = 0; s < states.size(); ++s)
-      states[s]->position = (states[s]->position + lengths[s]) % config_.mini_batch;
-  }
+                     Workspace& workspace, Cache* cache, const RunOptions& options = {}) const;
 
   /// Given dy: writes dx, replaces each d_state (adjoint of the state after) by the adjoint of the
   /// state before, and adds into `grad`.
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
-                      Parameters& grad, Workspace& workspace) const {
-    this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
-    this->require_gradient("TTTLayer.backward", grad);
-    for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
-                         &workspace.dq, &workspace.dk, &workspace.dv})
-      ensure_shape(*matrix, width(), dy.cols());
-    ensure_shape(workspace.d_gate, config_.heads, dy.cols());
-    finish_backward(dy, cache, dx, grad, workspace);
-    TTTHeads<S, M>(config_, parameters_).backward(cache, d_states, grad, workspace);
-    rates_backward(cache, dx, grad, workspace);
-    project_backward(cache, d_states, dx, grad, workspace);
-  }
+                      Parameters& grad, Workspace& workspace) const;
 
   /// W_0 is where every stream begins: its gradient is the adjoint of the initial state.
   void backward_initial_state(const State& d_state, Parameters& grad) const {
@@ -135,30 +111,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
 
   /// One token: x_t, y_t [D]. Allocates nothing, starts no thread; `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
-            const RunOptions& options = {}) const {
-    eigen_assert(x_t.size() == width() && y_t.size() == width());
-    Workspace& w = workspace;
-    step_project(x_t, state, options, w);
-    const Index f = config_.head_width(), last = config_.mini_batch - 1;
-    InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
-    for (Index h = 0; h < config_.heads; ++h) {
-      const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
-      auto R = state.sums.head(h);
-      OnlineStep<S, M>::step(std::as_const(state).weights.head(h), R, parameters_.norm(h),
-                             head(w.k), head(w.q), head(w.v), w.gate[h], w.tau[state.position],
-                             head(w.z), w.step_head);
-      if (state.position == last)
-        OnlineStep<S, M>::finish_mini_batch(state.weights.head(h), R, w.tau[last]);
-    }
-    state.position = state.position == last ? 0 : state.position + 1;
-    LayerNorm<S>::step(w.z, parameters_.post_norm_weight, parameters_.post_norm_bias, epsilon, w.n);
-    if (config_.gate) {
-      Linear<S>::step(x_t, parameters_.g_proj, w.x);
-      GeluTanh::value<S>(w.x, w.q);
-      w.n.array() *= w.q.array();
-    }
-    Linear<S>::step(w.n, parameters_.o_proj, y_t);
-  }
+            const RunOptions& options = {}) const;
 
  private:
   Index tail_size() const { return config_.share_qk ? config_.conv_kernel - 1 : 0; }
@@ -334,15 +287,14 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   void step_project(VectorIn<S> x_t, State& state, const RunOptions& options, Workspace& w) const {
     const Parameters& p = parameters_;
     if (config_.share_qk) {
-      Linear<S>::step(x_t, p.q_proj, w.x);
+      Linear<S>::step(x_t, {{p.q_proj, w.x}, {p.v_proj, w.v}}, options.decode_weights);
       w.tail = state.conv_tail;
       CausalConv<S>::step(w.x, p.conv_q_weight, p.conv_q_bias, w.tail, w.q);
       CausalConv<S>::step(w.x, p.conv_k_weight, p.conv_k_bias, state.conv_tail, w.k);
     } else {
-      Linear<S>::step(x_t, p.q_proj, w.q);
-      Linear<S>::step(x_t, p.k_proj, w.k);
+      Linear<S>::step(x_t, {{p.q_proj, w.q}, {p.k_proj, w.k}, {p.v_proj, w.v}},
+                      options.decode_weights);
     }
-    Linear<S>::step(x_t, p.v_proj, w.v);
     rotary_.rotate(w.q, state.position);
     rotary_.rotate(w.k, state.position);
     w.gate.noalias() = p.rate_weight.transpose() * x_t;
@@ -355,5 +307,65 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   RotaryInterleaved<S> rotary_;
   Parameters parameters_;
 };
+
+template <ttt::Scalar S, InnerModel M>
+void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
+                                   MatrixOut<S> y, Workspace& workspace, Cache* cache,
+                                   const RunOptions& options) const {
+  this->require_batch("TTTLayer.forward", x, lengths, states, y);
+  Cache local;
+  Cache& plan = cache ? *cache : local;
+  begin(x, lengths, states, options, plan, cache != nullptr);
+  TTTActivations<S>& a = cache ? cache->activations : workspace.activations;
+  reserve(a, x.cols());
+  project(x, lengths, states, options, a);
+  TTTHeads<S, M>(config_, parameters_)
+      .forward(a, plan.pieces, plan.first_piece, plan.tau, states, workspace, cache);
+  finish(a, y, workspace);
+  for (std::size_t s = 0; s < states.size(); ++s)
+    states[s]->position = (states[s]->position + lengths[s]) % config_.mini_batch;
+}
+
+template <ttt::Scalar S, InnerModel M>
+void TTTLayer<S, M>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
+                                    MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
+  this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
+  this->require_gradient("TTTLayer.backward", grad);
+  for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
+                       &workspace.dq, &workspace.dk, &workspace.dv})
+    ensure_shape(*matrix, width(), dy.cols());
+  ensure_shape(workspace.d_gate, config_.heads, dy.cols());
+  finish_backward(dy, cache, dx, grad, workspace);
+  TTTHeads<S, M>(config_, parameters_).backward(cache, d_states, grad, workspace);
+  rates_backward(cache, dx, grad, workspace);
+  project_backward(cache, d_states, dx, grad, workspace);
+}
+
+template <ttt::Scalar S, InnerModel M>
+void TTTLayer<S, M>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
+                          const RunOptions& options) const {
+  eigen_assert(x_t.size() == width() && y_t.size() == width());
+  Workspace& w = workspace;
+  step_project(x_t, state, options, w);
+  const Index f = config_.head_width(), last = config_.mini_batch - 1;
+  InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
+  for (Index h = 0; h < config_.heads; ++h) {
+    const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
+    auto R = state.sums.head(h);
+    OnlineStep<S, M>::step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
+                           head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z),
+                           w.step_head);
+    if (state.position == last)
+      OnlineStep<S, M>::finish_mini_batch(state.weights.head(h), R, w.tau[last]);
+  }
+  state.position = state.position == last ? 0 : state.position + 1;
+  LayerNorm<S>::step(w.z, parameters_.post_norm_weight, parameters_.post_norm_bias, epsilon, w.n);
+  if (config_.gate) {
+    Linear<S>::step(x_t, parameters_.g_proj, w.x, options.decode_weights);
+    GeluTanh::value<S>(w.x, w.q);
+    w.n.array() *= w.q.array();
+  }
+  Linear<S>::step(w.n, parameters_.o_proj, y_t, options.decode_weights);
+}
 
 }  // namespace ttt

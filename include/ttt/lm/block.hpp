@@ -230,7 +230,7 @@ class Block
     w.h_t += w.m_t;
     if (config_.intermediate > 0) {
       RMSNorm<S>::step(w.h_t, p.ffn_norm, epsilon, w.n_t);
-      SwiGLU<S>::step(w.n_t, p.mlp, w.m_t, w.mlp);
+      SwiGLU<S>::step(w.n_t, p.mlp, w.m_t, w.mlp, options.decode_weights);
       w.h_t += w.m_t;
     }
     y_t = w.h_t;

@@ -25,13 +25,13 @@ struct Generation {
 /// Throws `std::invalid_argument` where an id is out of range.
 template <class Model>
 void append(const Model& model, typename Model::Tokens ids, Generation<Model>& text,
-            typename Model::Workspace& workspace) {
+            typename Model::Workspace& workspace, const RunOptions& options = {}) {
   if (ids.empty()) return;
   std::vector<std::int32_t> unread;
   if (text.last >= 0) unread.push_back(text.last);
   unread.insert(unread.end(), ids.begin(), ids.end() - 1);
   Vector<typename Model::Scalar> logits(model.vocabulary());
-  if (!unread.empty()) model.prefill(unread, text.state, logits, workspace);
+  if (!unread.empty()) model.prefill(unread, text.state, logits, workspace, options);
   text.last = ids.back();
 }
 
@@ -39,10 +39,11 @@ void append(const Model& model, typename Model::Tokens ids, Generation<Model>& t
 /// Throws `std::invalid_argument` where the text is still empty: there is nothing to go on from.
 template <class Model>
 std::int32_t write_token(const Model& model, const SamplingConfig& sampling,
-                         Generation<Model>& text, typename Model::Workspace& workspace) {
+                         Generation<Model>& text, typename Model::Workspace& workspace,
+                         const RunOptions& options = {}) {
   require(text.last >= 0, "write_token: the text is empty, expected a prompt");
   Vector<typename Model::Scalar> logits(model.vocabulary());
-  model.step(text.last, text.state, logits, workspace);
+  model.step(text.last, text.state, logits, workspace, options);
   Random random(text.random_seed);
   text.last = sample<typename Model::Scalar>(logits, sampling, random);
   text.random_seed = random.state();

@@ -37,8 +37,9 @@ class LanguageModel {
     TrunkType trunk;
     Matrix<S> head;  // [D, V]; empty when tied
     static auto fields(auto& self) {
-      return std::tuple(field("model.embed_tokens.weight", self.embedding),
-                        field("model", self.trunk), field("lm_head.weight", self.head));
+      const bool tied = self.head.size() == 0;
+      return std::tuple(streamed(field("model.embed_tokens.weight", self.embedding), tied),
+                        field("model", self.trunk), streamed(field("lm_head.weight", self.head)));
     }
   };
 
@@ -105,7 +106,7 @@ class LanguageModel {
       const Tokens tile = ids.subspan(begin, std::min(prefill_tile, ids.size() - begin));
       run(tile, lengths_of(tile), pointer_to(state), w, nullptr, options);
     }
-    Linear<S>::step(w.hidden.col(w.hidden.cols() - 1), head(), last_logits);
+    Linear<S>::step(w.hidden.col(w.hidden.cols() - 1), head(), last_logits, options.decode_weights);
   }
 
   /// Reads a prompt of each of several streams, one after another in `ids`, none of them empty;
@@ -136,7 +137,8 @@ class LanguageModel {
       for (Index b = 0, end = 0; b < count; ++b) {
         end += sizes[b];
         if (sizes[b] > 0 && read + sizes[b] == lengths[b])
-          Linear<S>::step(w.hidden.col(end - 1), head(), last_logits.col(b));
+          Linear<S>::step(w.hidden.col(end - 1), head(), last_logits.col(b),
+                          options.decode_weights);
       }
     }
   }
@@ -146,7 +148,7 @@ class LanguageModel {
             const RunOptions& options = {}) const {
     Embedding<S>::step(id, parameters_.embedding, w.hidden_t);
     trunk().step(w.hidden_t, state, w.hidden_t, w.trunk, options);
-    Linear<S>::step(w.hidden_t, head(), logits);
+    Linear<S>::step(w.hidden_t, head(), logits, options.decode_weights);
   }
 
   /// Reads one token of each of several streams; writes the logits of the next ones, [V, B].
@@ -173,10 +175,7 @@ class LanguageModel {
     }
     double sum = 0;
     for_each_tile(std::ssize(ids), [&](Index begin, Index size) {
-      tile_logits(w.hidden.middleCols(begin, size), w);
-      w.nats.resize(size);
-      CrossEntropy<S>::forward(w.logits, targets.subspan(begin, size), w.nats);
-      sum += w.nats.template cast<double>().sum();
+      sum += tile_loss(w.hidden, targets, begin, size, w);
       for (Index t = 0; t < size && !nats.empty(); ++t) nats[begin + t] = w.nats[t];
     });
     return sum;
@@ -195,20 +194,33 @@ class LanguageModel {
   /// `SequenceLayer.backward`.
   void backward_batch(const Cache& cache, double scale, States<State> d_states, Parameters& grad,
                       Workspace& w) const {
-    const Index tokens = std::ssize(cache.ids);
-    ensure_shape(w.d_hidden, width(), tokens);
-    Matrix<S>& d_head = config_.tie_embeddings ? grad.embedding : grad.head;
-    for_each_tile(tokens, [&](Index begin, Index size) {
-      const auto hidden = cache.hidden.middleCols(begin, size);
-      tile_logits(hidden, w);
-      CrossEntropy<S>::backward_in_place(w.logits, Tokens(cache.targets).subspan(begin, size),
-                                         scale);
-      Product<S>::ab(head(), w.logits, w.d_hidden.middleCols(begin, size));
-      Product<S>::add_abt(hidden, w.logits, d_head);
+    ensure_shape(w.d_hidden, width(), std::ssize(cache.ids));
+    for_each_tile(std::ssize(cache.ids), [&](Index begin, Index size) {
+      tile_logits(cache.hidden.middleCols(begin, size), w);
+      head_backward(cache.hidden, Tokens(cache.targets), begin, size, scale, grad, w);
     });
-    trunk().backward_batch(w.d_hidden, cache.trunk, d_states, w.d_hidden, grad.trunk.parameters(),
-                           w.trunk);
-    Embedding<S>::backward(w.d_hidden, cache.ids, grad.embedding);
+    trunk_backward(cache, d_states, grad, w);
+  }
+
+  /// `loss_batch` and `backward_batch` at once, with no loss beyond these tokens: each tile of
+  /// logits is made once instead of twice. Returns the summed nats, and adds `scale` times their
+  /// gradient into `grad`; `states` are those before in, adjoints of these out.
+  double loss_and_gradient_batch(Tokens ids, Tokens targets, Lengths lengths, States<State> states,
+                                 double scale, Parameters& grad, Workspace& w, Cache& cache,
+                                 const RunOptions& options = {}) const {
+    require(ids.size() == targets.size(), "LanguageModel.loss: ", ids.size(), " ids and ",
+            targets.size(), " targets, expected as many");
+    run(ids, lengths, states, w, &cache.trunk, options);
+    cache.ids.assign(ids.begin(), ids.end());
+    ensure_shape(w.d_hidden, width(), std::ssize(ids));
+    double sum = 0;
+    for_each_tile(std::ssize(ids), [&](Index begin, Index size) {
+      sum += tile_loss(w.hidden, targets, begin, size, w);
+      head_backward(w.hidden, targets, begin, size, scale, grad, w);
+    });
+    for (State* state : states) set_zero(*state);
+    trunk_backward(cache, states, grad, w);
+    return sum;
   }
 
   void backward(const Cache& cache, double scale, State& d_state, Parameters& grad,
@@ -250,6 +262,31 @@ class LanguageModel {
   void tile_logits(MatrixIn<S> hidden, Workspace& w) const {
     ensure_shape(w.logits, vocabulary(), hidden.cols());
     Product<S>::atb(head(), hidden, w.logits);
+  }
+
+  /// Leaves the tile's logits in w.logits and their nats in w.nats; returns the sum of these.
+  double tile_loss(MatrixIn<S> hidden, Tokens targets, Index begin, Index size,
+                   Workspace& w) const {
+    tile_logits(hidden.middleCols(begin, size), w);
+    w.nats.resize(size);
+    CrossEntropy<S>::forward(w.logits, targets.subspan(begin, size), w.nats);
+    return w.nats.template cast<double>().sum();
+  }
+
+  /// From the tile's logits in w.logits: its part of w.d_hidden, and of the head's gradient.
+  void head_backward(MatrixIn<S> hidden, Tokens targets, Index begin, Index size, double scale,
+                     Parameters& grad, Workspace& w) const {
+    CrossEntropy<S>::backward_in_place(w.logits, targets.subspan(begin, size), scale);
+    Product<S>::ab(head(), w.logits, w.d_hidden.middleCols(begin, size));
+    Product<S>::add_abt(hidden.middleCols(begin, size), w.logits,
+                        config_.tie_embeddings ? grad.embedding : grad.head);
+  }
+
+  void trunk_backward(const Cache& cache, States<State> d_states, Parameters& grad,
+                      Workspace& w) const {
+    trunk().backward_batch(w.d_hidden, cache.trunk, d_states, w.d_hidden, grad.trunk.parameters(),
+                           w.trunk);
+    Embedding<S>::backward(w.d_hidden, cache.ids, grad.embedding);
   }
 
   template <class Body>

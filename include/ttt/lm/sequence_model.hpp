@@ -42,9 +42,9 @@ class SequenceModel {
     Matrix<S> output_weight;  // [D, output_width]
     Vector<S> output_bias;    // [output_width]
     static auto fields(auto& self) {
-      return std::tuple(field("input.weight", self.input_weight),
+      return std::tuple(streamed(field("input.weight", self.input_weight)),
                         field("input.bias", self.input_bias), field("trunk", self.trunk),
-                        field("output.weight", self.output_weight),
+                        streamed(field("output.weight", self.output_weight)),
                         field("output.bias", self.output_bias));
     }
   };
@@ -162,10 +162,10 @@ class SequenceModel {
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& w,
             const RunOptions& options = {}) const {
     const Parameters& p = parameters_;
-    Linear<S>::step(x_t, p.input_weight, w.hidden_t);
+    Linear<S>::step(x_t, p.input_weight, w.hidden_t, options.decode_weights);
     w.hidden_t += p.input_bias;
     trunk().step(w.hidden_t, state, w.hidden_t, w.trunk, options);
-    Linear<S>::step(w.hidden_t, p.output_weight, y_t);
+    Linear<S>::step(w.hidden_t, p.output_weight, y_t, options.decode_weights);
     y_t += p.output_bias;
   }
 

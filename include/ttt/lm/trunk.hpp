@@ -74,12 +74,21 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
 
   struct Workspace {
     typename BlockType::Workspace block;
-    Matrix<S> h;    // [D, T]
-    Vector<S> h_t;  // [D]
+    Matrix<S> h;                           // [D, T]
+    Vector<S> h_t;                         // [D]
+    typename BlockType::Cache recomputed;  // of the block whose backward runs
+    Matrix<S> y;                           // [D, T], its output, which nobody reads
   };
 
   struct Cache {
-    std::vector<typename BlockType::Cache> layers;
+    /// To be set before a forward: keeps only what enters each block, and backward runs the block's
+    /// forward again. A third more work; the memory of one block instead of all.
+    bool recompute = false;
+    std::vector<typename BlockType::Cache> layers;  // empty with `recompute`
+    std::vector<Matrix<S>> inputs;                  // [D, T] of each block, with `recompute`
+    std::vector<std::vector<typename BlockType::State>> states;  // before it, with `recompute`
+    std::vector<Index> lengths;
+    RunOptions options;
     Matrix<S> h;  // [D, T] before the final norm
   };
 
@@ -124,25 +133,34 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     this->require_batch("Trunk.forward", x, lengths, states, y);
     ensure_shape(w.h, width(), x.cols());
     w.h = x;
-    if (cache) cache->layers.resize(parameters_.layers.size());
-    for (std::size_t i = 0; i < parameters_.layers.size(); ++i)
-      parameters_.layers[i].forward_batch(w.h, lengths, layer_states(states, i), w.h, w.block,
-                                          cache ? &cache->layers[i] : nullptr, options);
+    if (cache) begin(lengths, options, *cache);
+    for (std::size_t i = 0; i < parameters_.layers.size(); ++i) {
+      const auto block_states = layer_states(states, i);
+      const bool keeps = cache && !cache->recompute;
+      if (cache && cache->recompute) {
+        cache->inputs[i] = w.h;
+        for (const auto* state : block_states) cache->states[i].push_back(*state);
+      }
+      parameters_.layers[i].forward_batch(w.h, lengths, block_states, w.h, w.block,
+                                          keeps ? &cache->layers[i] : nullptr, options);
+    }
     if (cache) cache->h = w.h;
     RMSNorm<S>::forward(w.h, parameters_.norm, config_.block.rms_norm_epsilon, y);
   }
 
   void backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states, MatrixOut<S> dx,
                       Parameters& grad, Workspace& w) const {
-    this->require_backward("Trunk.backward", cache.h, cache.layers.at(0).lengths.size(), dy,
-                           d_states, dx);
+    this->require_backward("Trunk.backward", cache.h, cache.lengths.size(), dy, d_states, dx);
     ensure_shape(w.h, width(), dy.cols());
     w.h.setZero();
     RMSNorm<S>::add_backward(dy, cache.h, parameters_.norm, config_.block.rms_norm_epsilon, w.h,
                              grad.norm);
-    for (std::size_t i = parameters_.layers.size(); i-- > 0;)
-      parameters_.layers[i].backward_batch(w.h, cache.layers[i], layer_states(d_states, i), w.h,
+    for (std::size_t i = parameters_.layers.size(); i-- > 0;) {
+      if (cache.recompute) run_again(i, cache, w);
+      parameters_.layers[i].backward_batch(w.h, cache.recompute ? w.recomputed : cache.layers[i],
+                                           layer_states(d_states, i), w.h,
                                            grad.layers[i].parameters(), w.block);
+    }
     dx = w.h;
   }
 
@@ -160,6 +178,25 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
   }
 
  private:
+  void begin(Lengths lengths, const RunOptions& options, Cache& cache) const {
+    const std::size_t blocks = parameters_.layers.size();
+    cache.lengths.assign(lengths.begin(), lengths.end());
+    cache.options = options;
+    cache.layers.resize(cache.recompute ? 0 : blocks);
+    cache.inputs.resize(cache.recompute ? blocks : 0);
+    cache.states.assign(cache.recompute ? blocks : 0, {});
+  }
+
+  /// The forward of block i, for the sake of its cache.
+  void run_again(std::size_t i, const Cache& cache, Workspace& w) const {
+    auto states = cache.states[i];
+    std::vector<typename BlockType::State*> pointers;
+    for (auto& state : states) pointers.push_back(&state);
+    ensure_shape(w.y, width(), cache.h.cols());
+    parameters_.layers[i].forward_batch(cache.inputs[i], cache.lengths, pointers, w.y, w.block,
+                                        &w.recomputed, cache.options);
+  }
+
   static std::variant<Mixers...> make_mixer(const Config& config, Index block, Random& random) {
     std::optional<std::variant<Mixers...>> mixer;
     [&]<std::size_t... I>(std::index_sequence<I...>) {

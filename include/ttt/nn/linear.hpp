@@ -4,10 +4,14 @@
 ///   dx = W dy        dW = x dy'  (summed over the tokens)
 #pragma once
 
+#include <array>
+#include <initializer_list>
+
 #include "ttt/core/check.hpp"
 #include "ttt/core/product.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/nn/decode_weights.hpp"
 
 namespace ttt {
 
@@ -43,10 +47,49 @@ struct Linear {
     Product<S>::add_abt(x, dy, d_weight);
   }
 
-  /// One token: x_t [in], y_t [out], which may not overlap. Allocates nothing.
-  static void step(VectorIn<S> x_t, MatrixIn<S> weight, VectorOut<S> y_t) {
+  /// One token: x_t [in], y_t [out], which may not overlap. Reads the packed weight where `packed`
+  /// has one. Allocates nothing.
+  static void step(VectorIn<S> x_t, MatrixIn<S> weight, VectorOut<S> y_t,
+                   const DecodeWeights* packed = nullptr) {
     eigen_assert(x_t.size() == weight.rows() && y_t.size() == weight.cols());
-    y_t.noalias() = weight.transpose() * x_t;
+    if (const PackedMatrix* const matrix = find(packed, weight.data())) {
+      if constexpr (std::same_as<S, float>) {
+        const PackedProduct product{matrix, y_t.data()};
+        packed->multiply(x_t.data(), {&product, 1});
+      }
+    } else {
+      y_t.noalias() = weight.transpose() * x_t;
+    }
+  }
+
+  /// A weight, and where its product with the token goes.
+  struct Projection {
+    const Matrix<S>& weight;  // [in, out]
+    Vector<S>& y_t;           // [out]
+  };
+
+  /// The same for several weights that read one token, at most four: threads meet once for all.
+  static void step(VectorIn<S> x_t, std::initializer_list<Projection> projections,
+                   const DecodeWeights* packed) {
+    std::array<PackedProduct, 4> products;
+    std::size_t count = 0;
+    eigen_assert(projections.size() <= products.size());
+    for (const auto& [weight, y_t] : projections) {
+      eigen_assert(x_t.size() == weight.rows() && y_t.size() == weight.cols());
+      if (const PackedMatrix* const matrix = find(packed, weight.data())) {
+        if constexpr (std::same_as<S, float>) products[count++] = {matrix, y_t.data()};
+      } else {
+        y_t.noalias() = weight.transpose() * x_t;
+      }
+    }
+    if constexpr (std::same_as<S, float>)
+      if (count > 0) packed->multiply(x_t.data(), {products.data(), count});
+  }
+
+ private:
+  static const PackedMatrix* find(const DecodeWeights* packed, const S* weight) {
+    if constexpr (std::same_as<S, float>) return packed ? packed->find(weight) : nullptr;
+    return nullptr;
   }
 };
 

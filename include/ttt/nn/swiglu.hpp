@@ -26,9 +26,9 @@ struct SwiGLU {
     Matrix<S> up_proj;    // [D, I]
     Matrix<S> down_proj;  // [I, D]
     static auto fields(auto& self) {
-      return std::tuple(field("gate_proj.weight", self.gate_proj),
-                        field("up_proj.weight", self.up_proj),
-                        field("down_proj.weight", self.down_proj));
+      return std::tuple(streamed(field("gate_proj.weight", self.gate_proj)),
+                        streamed(field("up_proj.weight", self.up_proj)),
+                        streamed(field("down_proj.weight", self.down_proj)));
     }
   };
 
@@ -100,14 +100,15 @@ struct SwiGLU {
 
   /// One token: x_t, y_t [D]. Allocates nothing in a workspace of the right size.
   static void step(VectorIn<S> x_t, const Parameters& parameters, VectorOut<S> y_t,
-                   Workspace& workspace) {
+                   Workspace& workspace, const DecodeWeights* packed = nullptr) {
     const Index hidden = parameters.gate_proj.cols();
     if (workspace.gate_t.size() != hidden) workspace.gate_t.resize(hidden);
     if (workspace.up_t.size() != hidden) workspace.up_t.resize(hidden);
-    Linear<S>::step(x_t, parameters.gate_proj, workspace.gate_t);
-    Linear<S>::step(x_t, parameters.up_proj, workspace.up_t);
+    Linear<S>::step(
+        x_t, {{parameters.gate_proj, workspace.gate_t}, {parameters.up_proj, workspace.up_t}},
+        packed);
     workspace.gate_t.array() *= sigmoid(workspace.gate_t.array()) * workspace.up_t.array();
-    Linear<S>::step(workspace.gate_t, parameters.down_proj, y_t);
+    Linear<S>::step(workspace.gate_t, parameters.down_proj, y_t, packed);
   }
 
  private:

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds and runs bench/realtime, which times each step of a layer; installs what is missing
+# (apt-get).
+#
+#   bench/realtime.sh                    10^7 steps of each layer and width (some minutes)
+#   bench/realtime.sh --rtneural PATH    beside RTNeural's LSTM and GRU; PATH is its source tree
+#
+# Other options go to the program (--help lists them):
+#
+#   bench/realtime.sh --steps 1000000 --width 16,64 --core 1
+#   bench/realtime.sh --soak 100000000
+set -euo pipefail
+rtneural="" arguments=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --rtneural)
+      if [ $# -lt 2 ]; then
+        echo "error: --rtneural needs the path of RTNeural's source tree" >&2
+        exit 2
+      fi
+      rtneural="$(cd "$2" && pwd)"
+      shift
+      ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
+done
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. .ci/common.sh
+
+check_system
+need_build_tools "$CXX"
+need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
+  librapidcheck-dev
+native_preset
+cmake --preset native "-DTTT_RTNEURAL_INCLUDE_DIR=$rtneural" >&2
+cmake --build --preset native --target realtime >&2
+exec build/native/bench/realtime "${arguments[@]}"
