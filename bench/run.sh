@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds and runs the benchmarks of the layers; installs what is missing (apt-get).
-# Leaves build/native/bench/bench.csv and prints it as a table.
+# Builds and runs the benchmarks; installs what is missing (apt-get).
+# Leaves build/native/bench/bench.csv and prints it as a table, and one of whole models.
 #
-#   bench/run.sh           sizes around one usual case (a few minutes)
-#   bench/run.sh --quick   that case alone (under a minute)
-#   bench/run.sh --full    every combination of sizes
+#   bench/run.sh           sizes around one usual case, and whole models
+#   bench/run.sh --quick   that case alone (two minutes)
+#   bench/run.sh --full    every combination of sizes, and whole models
 #
-# Other options go to the benchmark program:
+# Other options go to the benchmark of the layers:
 #
 #   bench/run.sh --benchmark_filter=ttt-mlp --benchmark_repetitions=9
 #
@@ -22,10 +22,18 @@ need_build_tools "$CXX"
 need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
   librapidcheck-dev python3=python3
 native_preset
-cmake --build --preset native --target layers_bench >&2
+targets=(layers_bench)
+[[ " $* " == *" --quick "* || " $* " == *" --benchmark_"* ]] || targets+=(models_bench)
+cmake --build --preset native --target "${targets[@]}" >&2
 
 out=build/native/bench
 rm -f "$out/bench.json"
 "$out/layers_bench" --benchmark_out="$out/bench.json" --benchmark_out_format=json "$@"
 [ -s "$out/bench.json" ] || exit 0 # nothing was measured: --help, --benchmark_list_tests
 python3 bench/summarize.py "$out/bench.json" "$out/bench.csv"
+if [ ${#targets[@]} -gt 1 ]; then
+  "$out/models_bench" --benchmark_out="$out/models.json" --benchmark_out_format=json >&2
+  python3 bench/summarize.py --models "$out/models.json"
+  printf '\nlargest memory of a training step, without and with recomputing blocks\n'
+  "$out/models_bench" --memory
+fi

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes a table and a CSV file of what layers_bench wrote.
+"""Makes a table and a CSV file of what layers_bench wrote, or a table of what models_bench wrote.
 
     summarize.py BENCH.json BENCH.csv
+    summarize.py --models MODELS.json
 
 Times are medians over the repetitions; ceilings are the best of all their measurements, taken before
 and after the layers in the same run. % FMA and % product are shares of these two ceilings at the same
@@ -133,6 +134,20 @@ def print_limits(cases):
                   f"matrix-vector products alone, {where}")
 
 
+def print_models(groups):
+    """Whole models: tokens a second; of decoding, what share of the memory's best rate it reads."""
+    widths = [20, 16, 7, 9, 11]
+    print("\n" + line(["model", "operation", "threads", "tok/s", "% of memory"], widths))
+    for name, rows in groups.items():
+        case = parse_name(name)
+        if case["layer"] == "peak":
+            continue
+        shares = [row["of_memory"] for row in rows if "of_memory" in row]
+        print(line([case["layer"], case["operation"], case["threads"],
+                    f"{statistics.median(row['items_per_second'] for row in rows):.1f}",
+                    f"{100 * statistics.median(shares):.0f}" if shares else ""], widths))
+
+
 def line(cells, widths):
     texts = [f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(cells, widths))]
     return "  ".join(texts).rstrip()
@@ -154,8 +169,11 @@ def write_csv(path, cases):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    with open(sys.argv[1]) as file:
+    models = sys.argv[1] == "--models"
+    with open(sys.argv[2 if models else 1]) as file:
         results = json.load(file)
+    if models:
+        return print_models(repetitions(results["benchmarks"]))
     groups = repetitions(results["benchmarks"])
     ceilings = read_ceilings(groups)
     cases = read_cases(groups, ceilings)

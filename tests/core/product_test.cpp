@@ -23,6 +23,9 @@ TYPED_TEST(ProductTest, AB) {
 TYPED_TEST(ProductTest, AddAB) {
   expect_equal<TypeParam>(Product<TypeParam>::add_ab, all_sizes, 1, 1, false, false);
 }
+TYPED_TEST(ProductTest, SubtractAB) {
+  expect_equal<TypeParam>(Product<TypeParam>::subtract_ab, all_sizes, 1, -1, false, false);
+}
 TYPED_TEST(ProductTest, AtB) {
   expect_equal<TypeParam>(Product<TypeParam>::atb, all_sizes, 0, 1, true, false);
 }
@@ -31,6 +34,10 @@ TYPED_TEST(ProductTest, AddAtB) {
 }
 TYPED_TEST(ProductTest, AddABt) {
   expect_equal<TypeParam>(Product<TypeParam>::add_abt, all_sizes, 1, 1, false, true);
+}
+
+TYPED_TEST(ProductTest, SubtractABt) {
+  expect_equal<TypeParam>(Product<TypeParam>::subtract_abt, all_sizes, 1, -1, false, true);
 }
 
 TYPED_TEST(ProductTest, TakesBlocksOfLargerMatrices) {

@@ -15,40 +15,46 @@ struct Product {
   using Out = MatrixOut<S>;
 
   /// C = A B
-  static void ab(In A, In B, Out C) {
-    C.setZero();
-    add_ab(A, B, C);
-  }
-  /// C += sign A B
-  static void add_ab(In A, In B, Out C, S sign = S(1)) {
-    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
-      block_ab(A.middleRows(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols), sign);
-    });
-  }
-
+  static void ab(In A, In B, Out C) { multiply_ab(A, B, C, false, S(1)); }
+  /// C += A B
+  static void add_ab(In A, In B, Out C) { multiply_ab(A, B, C, true, S(1)); }
+  /// C -= A B
+  static void subtract_ab(In A, In B, Out C) { multiply_ab(A, B, C, true, S(-1)); }
   /// C = A' B
-  static void atb(In A, In B, Out C) {
-    C.setZero();
-    add_atb(A, B, C);
-  }
+  static void atb(In A, In B, Out C) { multiply_atb(A, B, C, false); }
   /// C += A' B
-  static void add_atb(In A, In B, Out C) {
-    blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
-      block_atb(A.middleCols(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols));
+  static void add_atb(In A, In B, Out C) { multiply_atb(A, B, C, true); }
+  /// C += A B'
+  static void add_abt(In A, In B, Out C) { multiply_abt(A, B, C, S(1)); }
+  /// C -= A B'
+  static void subtract_abt(In A, In B, Out C) { multiply_abt(A, B, C, S(-1)); }
+
+ private:
+  static void multiply_ab(In A, In B, Out C, bool keep, S sign) {
+    blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
+      block_ab(A.middleRows(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols), keep, sign);
     });
   }
-
-  /// C += sign A B'
-  static void add_abt(In A, In B, Out C, S sign = S(1)) {
+  static void multiply_atb(In A, In B, Out C, bool keep) {
+    blocks(C, A.rows(), [&](Index i, Index rows, Index j, Index cols) {
+      block_atb(A.middleCols(i, rows), B.middleCols(j, cols), C.block(i, j, rows, cols), keep);
+    });
+  }
+  static void multiply_abt(In A, In B, Out C, S sign) {
     blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
       block_abt(A.middleRows(i, rows), B.middleRows(j, cols), C.block(i, j, rows, cols), sign);
     });
   }
 
- private:
-  // Functions of their own, so that each product is compiled once.
-  static void block_ab(In A, In B, Out C, S sign) { C.noalias() += sign * A * B; }
-  static void block_atb(In A, In B, Out C) { C.noalias() += A.transpose() * B; }
+  // Functions of their own, so that each kind of product is compiled once.
+  static void block_ab(In A, In B, Out C, bool keep, S sign) {
+    if (!keep) C.setZero();
+    C.noalias() += sign * A * B;
+  }
+  static void block_atb(In A, In B, Out C, bool keep) {
+    if (!keep) C.setZero();
+    C.noalias() += A.transpose() * B;
+  }
   static void block_abt(In A, In B, Out C, S sign) { C.noalias() += sign * A * B.transpose(); }
 
   /// Calls `body(first_row, rows, first_column, columns)` for blocks of C: of columns, or of rows

@@ -72,7 +72,7 @@ class SmallProduct {
   }
   /// C -= A B
   static void subtract_ab(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::add_ab(A, B, C, S(-1));
+    if (is_large(A)) return Product<S>::subtract_ab(A, B, C);
     multiply(view(A), view(B), C, {S(1), S(-1), nullptr});
   }
   /// C += A B'
@@ -82,7 +82,7 @@ class SmallProduct {
   }
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::add_abt(A, B, C, S(-1));
+    if (is_large(A)) return Product<S>::subtract_abt(A, B, C);
     multiply(view(A), transposed(B), C, {S(1), S(-1), nullptr});
   }
   /// C = A' B
