@@ -3,7 +3,7 @@
 # time, which other programs hardly change, the best of three.
 #
 #   bench/compile_time.sh
-#   bench/compile_time.sh --limit-one-layer 5 --limit-umbrella 8   exit code 1 where it takes longer
+#   bench/compile_time.sh --limit-one-layer 15 --limit-umbrella 15   exit code 1 where it takes longer
 #
 # --eigen DIR   the folder that holds Eigen/Core (that of the system)
 # CXX           the compiler (g++)

@@ -194,7 +194,9 @@ double training_megabytes(std::size_t kind, bool recompute) {
     _exit(0);
   }
   rusage usage{};
-  wait4(child, nullptr, 0, &usage);
+  int status = 1;
+  require(child > 0 && wait4(child, &status, 0, &usage) == child && status == 0,
+          "models_bench: the training step of ", names[kind], " did not end well");
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
 }
 

@@ -160,6 +160,9 @@ void measure_all(const Options& options, double nanoseconds_per_tick, double tim
 
 bool soak_all(const Options& options, double nanoseconds_per_tick) {
   bool holds = true;
+  require(std::any_of(options.layers.begin(), options.layers.end(),
+                      [](const std::string& layer) { return !layer.starts_with("rtneural"); }),
+          "realtime: --soak is for layers of this library, and --layers names none");
   for (const std::string& layer : options.layers) {
     for (const Index width : options.widths) {
       const auto run = [&]<class L>(std::type_identity<L>, const typename L::Config& config) {

@@ -2,8 +2,9 @@
 /// The layers in float, compiled once: a program that includes this and links ttt::precompiled
 /// (built where TTT_PRECOMPILED is on) takes their code from there. Types and calls are those of
 /// the headers, which remain the library: layers of other types are compiled where they are used.
-/// The library's flags must agree with the program's where Eigen's alignment depends on them
-/// (-march); a program that differs does not link. It is serial, so it excludes ttt::openmp.
+/// The library's flags must agree with the program's where the layout of memory depends on them
+/// (-march): Eigen's alignment, packed weights. A program that differs does not link. It is serial,
+/// so it excludes ttt::openmp.
 #pragma once
 
 #include "ttt/layers/attention.hpp"
@@ -26,15 +27,16 @@ extern template class TTTLayer<float, MLPModel>;
 
 namespace detail {
 
-/// Eigen rounds allocations up to `alignment` and frees them so.
-template <int alignment>
-struct PrecompiledFor {
-  static const bool alignment_of_eigen;
-};
+/// Eigen rounds allocations up to `alignment` and frees them so; panels of packed weights are
+/// `lanes` wide. The library defines the function for its own numbers.
+template <int alignment, int lanes>
+bool precompiled_for();
 
-/// The library defines the one for its own alignment; this asks for the program's.
-[[gnu::used]] static const bool* const precompiled_agrees =
-    &PrecompiledFor<EIGEN_MAX_ALIGN_BYTES>::alignment_of_eigen;
+#if !defined(TTT_PRECOMPILING)
+/// This asks for the program's.
+[[gnu::used]] static bool (*const precompiled_agrees)() =
+    &precompiled_for<EIGEN_MAX_ALIGN_BYTES, word_lanes>;
+#endif
 
 }  // namespace detail
 }  // namespace ttt

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <limits>
 #include <thread>
 
@@ -46,16 +47,18 @@ TEST_F(FlushDenormalsTest, ResultsAndInputsAreZeroWhileItLivesAndTheModeComesBac
   EXPECT_FALSE(flushes());
 }
 
-TEST_F(FlushDenormalsTest, OtherThreadsKeepTheirMode) {
-  bool other_flushes = false, this_flushes = false;
+TEST_F(FlushDenormalsTest, RunningThreadsKeepTheirMode) {
+  std::promise<void> made, looked;
   std::thread other([&] {
     const FlushDenormals flush;
-    this_flushes = flushes();
+    EXPECT_TRUE(flushes());
+    made.set_value();
+    looked.get_future().wait();
   });
+  made.get_future().wait();
+  EXPECT_FALSE(flushes());  // while the other thread's object lives
+  looked.set_value();
   other.join();
-  other_flushes = flushes();
-  EXPECT_TRUE(this_flushes);
-  EXPECT_FALSE(other_flushes);
 }
 
 }  // namespace

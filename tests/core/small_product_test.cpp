@@ -8,10 +8,11 @@ namespace {
 
 /// Tiles have 1 to 64 rows and 1 to 8 columns, panels a depth of 128; from 2^16 elements of A on a
 /// general product takes over.
-const std::vector<Sizes> all_sizes = {
-    {1, 1, 1},     {3, 0, 4},     {0, 3, 4},     {4, 3, 0},     {5, 3, 2},     {37, 19, 7},
-    {16, 64, 16},  {64, 64, 1},   {64, 64, 16},  {65, 16, 17},  {71, 127, 9},  {64, 128, 4},
-    {64, 129, 12}, {256, 64, 16}, {64, 256, 16}, {100, 300, 5}, {260, 256, 20}};
+const std::vector<Sizes> all_sizes = {{1, 1, 1},     {3, 0, 4},      {67, 0, 7},    {0, 3, 4},
+                                      {4, 3, 0},     {5, 3, 2},      {37, 19, 7},   {16, 64, 16},
+                                      {64, 64, 1},   {64, 64, 16},   {65, 16, 17},  {71, 127, 9},
+                                      {64, 128, 4},  {64, 129, 12},  {256, 64, 16}, {64, 256, 16},
+                                      {100, 300, 5}, {260, 256, 20}, {260, 256, 2}};
 
 template <class S>
 class SmallProductTest : public ::testing::Test {};

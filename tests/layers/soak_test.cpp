@@ -65,45 +65,6 @@ TEST(SoakTest, TTTMLPReadsEverySignalAndStaysFinite) {
 }
 TEST(SoakTest, LSTMReadsEverySignalAndStaysFinite) { soak<LSTM<float>>({16}, 1000); }
 
-/// Seconds of 200 steps that read `x`, the quickest of many runs from the same state.
-template <class L>
-double seconds_of_steps(const L& layer, const typename L::State& start, const Vector<float>& x) {
-  auto workspace = layer.workspace(1);
-  Vector<float> y(x.size());
-  double best = std::numeric_limits<double>::infinity();
-  for (int run = 0; run < 50; ++run) {
-    auto state = start;
-    const auto begin = std::chrono::steady_clock::now();
-    for (int t = 0; t < 200; ++t) layer.step(x, state, y, workspace);
-    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
-    best = std::min(best, time.count());
-  }
-  return best;
-}
-
-template <class L>
-void expect_denormals_cost_nothing(const typename L::Config& config) {
-  if (!FlushDenormals::available) GTEST_SKIP() << "not on this processor";
-  const L layer(config);
-  const auto start = layer.initial_state();
-  Vector<float> x(layer.width());
-  for (Index i = 0; i < x.size(); ++i) x[i] = 0.5f + 0.01f * static_cast<float>(i);
-  const Vector<float> denormal = 0x1p-130f * x;
-  ASSERT_TRUE(bench::is_denormal(denormal[0]));
-  const FlushDenormals flush;
-  EXPECT_LE(seconds_of_steps(layer, start, denormal), 1.5 * seconds_of_steps(layer, start, x));
-}
-
-TEST(DenormalsTest, DenormalInputDoesNotSlowAStepOfTTTLinear) {
-  expect_denormals_cost_nothing<TTTLinear<float>>({.width = 16});
-}
-TEST(DenormalsTest, DenormalInputDoesNotSlowAStepOfTTTMLP) {
-  expect_denormals_cost_nothing<TTTMLP<float>>({.width = 16, .base_learning_rate = 0.1});
-}
-TEST(DenormalsTest, DenormalInputDoesNotSlowAStepOfLSTM) {
-  expect_denormals_cost_nothing<LSTM<float>>({16});
-}
-
 /// What the mode is for: in silence an LSTM's cell fades through the denormal numbers and stays
 /// there.
 TEST(DenormalsTest, AStateThatFadesOutReachesZero) {

@@ -6,6 +6,8 @@
 
 #include "layers/ttt_cases.hpp"
 #include "ttt/inner/inner_loop.hpp"
+#include "ttt/inner/linear_model.hpp"
+#include "ttt/inner/mlp_model.hpp"
 
 namespace ttt::test {
 namespace {
@@ -63,6 +65,28 @@ TEST(TTTLayerTest, ScaleMultipliesTheBaseLearningRate) {
     plain.options = {};
     expect_same_bits(run(layer, scaled), run(slow, plain));
   });
+}
+
+/// Heads so wide that products of many tokens go another way (core/small_product.hpp).
+template <class L>
+void expect_no_allocation(const L& layer) {
+  auto workspace = layer.workspace(1);
+  auto state = layer.initial_state();
+  const Vector<float> x_t = Vector<float>::Constant(layer.width(), 0.1f);
+  Vector<float> y_t(layer.width());
+  const AllocationCounter counter;
+  for (int t = 0; t < 3; ++t) layer.step(x_t, state, y_t, workspace);
+  EXPECT_EQ(counter.count(), 0u) << "head width " << layer.config().head_width();
+}
+
+TEST(TTTLayerTest, AStepOfAWideHeadAllocatesNothing) {
+  if constexpr (!counts_allocations) {
+    GTEST_SKIP() << "allocations are counted with glibc and without sanitizers only";
+  } else {
+    const TTTConfig config{.width = 320, .mini_batch = 2};
+    expect_no_allocation(TTTLayer<float, LinearModel>(config));
+    expect_no_allocation(TTTLayer<float, MLPModel>(config));
+  }
 }
 
 }  // namespace

@@ -19,7 +19,9 @@ struct TrunkSizes {
 template <class S>
 struct TestTrunk : Trunk<TTTLinear<S>, TTTMLP<S>> {
   using Base = Trunk<TTTLinear<S>, TTTMLP<S>>;
-  explicit TestTrunk(const TrunkSizes& sizes) : TestTrunk(sizes, Random(1)) {}
+  /// Numbers for which no gradient is the small difference of large ones: with those of seed 1, one
+  /// of two elements loses a thousand times the precision of float.
+  explicit TestTrunk(const TrunkSizes& sizes) : TestTrunk(sizes, Random(2)) {}
   TestTrunk(const TrunkSizes& sizes, Random&& random)
       : Base({std::ssize(sizes.layer_types),
               sizes.block,

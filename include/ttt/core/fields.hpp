@@ -68,7 +68,7 @@ constexpr Field<T> streamed(Field<T> field, bool whole = true) {
   return field;
 }
 
-/// What a visitor is told of a tensor: its full name, its shape as row-major files give it, and
+/// What a visitor is told of a tensor: its full name, its shape as row-major files give it,
 /// whether weight decay is for it, and whether decoding reads it whole for every token.
 struct TensorInfo {
   std::string name;

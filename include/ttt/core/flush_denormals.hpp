@@ -18,8 +18,9 @@
 
 namespace ttt {
 
-/// Of the thread that makes it, and of no other; on destruction, the thread's earlier mode is back.
-/// Objects may nest. Compilers know nothing of the mode: let it enclose calls, not single sums.
+/// Of the thread that makes it; on destruction, the thread's earlier mode is back. Threads that are
+/// running keep their mode, those started meanwhile may inherit it: let it enclose steps of one
+/// thread. Objects may nest. Compilers know nothing of the mode: let it enclose calls, not sums.
 class FlushDenormals {
  public:
 #if defined(TTT_FLUSH_DENORMALS_X86) || defined(TTT_FLUSH_DENORMALS_ARM64)

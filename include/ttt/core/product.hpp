@@ -1,8 +1,10 @@
 /// @file
 /// Matrix products of run-time size. Every large product of the library goes through these forms:
-/// each is one Eigen expression, instantiated once for a scalar type, and cut into blocks that
-/// depend on the shapes alone, which threads share.
+/// three Eigen expressions, each compiled once for a scalar type, and cut into blocks that depend
+/// on the shapes alone, which threads share.
 #pragma once
+
+#include <algorithm>
 
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/types.hpp"

@@ -53,12 +53,12 @@ class SmallProduct {
  public:
   /// C = A B
   static void ab(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::ab(A, B, C);
+    if (is_large(A, B.cols())) return Product<S>::ab(A, B, C);
     multiply(view(A), view(B), C, {S(0), S(1), nullptr});
   }
   /// C = A B + c 1', or A B where c is empty
   static void affine(In A, In B, VectorIn<S> c, Out C) {
-    if (is_large(A)) {
+    if (is_large(A, B.cols())) {
       Product<S>::ab(A, B, C);
       if (c.size() > 0) C.colwise() += c;
     } else {
@@ -67,32 +67,32 @@ class SmallProduct {
   }
   /// C += A B
   static void add_ab(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::add_ab(A, B, C);
+    if (is_large(A, B.cols())) return Product<S>::add_ab(A, B, C);
     multiply(view(A), view(B), C, {S(1), S(1), nullptr});
   }
   /// C -= A B
   static void subtract_ab(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::subtract_ab(A, B, C);
+    if (is_large(A, B.cols())) return Product<S>::subtract_ab(A, B, C);
     multiply(view(A), view(B), C, {S(1), S(-1), nullptr});
   }
   /// C += A B'
   static void add_abt(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::add_abt(A, B, C);
+    if (is_large(A, B.rows())) return Product<S>::add_abt(A, B, C);
     multiply(view(A), transposed(B), C, {S(1), S(1), nullptr});
   }
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) {
-    if (is_large(A)) return Product<S>::subtract_abt(A, B, C);
+    if (is_large(A, B.rows())) return Product<S>::subtract_abt(A, B, C);
     multiply(view(A), transposed(B), C, {S(1), S(-1), nullptr});
   }
   /// C = A' B
   static void atb(In A, In B, Out C) {
-    if (is_large(A) || B.cols() < few_columns) return Product<S>::atb(A, B, C);
+    if (is_large(A, B.cols()) || B.cols() < few_columns) return Product<S>::atb(A, B, C);
     multiply_transposed(A, B, C, S(0));
   }
   /// C += A' B
   static void add_atb(In A, In B, Out C) {
-    if (is_large(A) || B.cols() < few_columns) return Product<S>::add_atb(A, B, C);
+    if (is_large(A, B.cols()) || B.cols() < few_columns) return Product<S>::add_atb(A, B, C);
     multiply_transposed(A, B, C, S(1));
   }
 
@@ -107,8 +107,11 @@ class SmallProduct {
   /// Below these, transposing costs more than it gives.
   static constexpr Index few_columns = packet_size / 2 + 1;
 
-  /// Beyond the second-level cache a general product's panels pay.
-  static bool is_large(In A) { return A.size() > (Index{1} << 16); }
+  /// Beyond the second-level cache a general product's panels pay, but not for a token or two:
+  /// these are `step`, which must not allocate.
+  static bool is_large(In A, Index columns) {
+    return A.size() > (Index{1} << 16) && columns > tile_columns;
+  }
 
   /// A matrix in memory: entry (i, j) at data[i * row_step + j * column_step].
   struct View {
@@ -130,8 +133,8 @@ class SmallProduct {
     rows<packet_size, 1>(row, A, B, C, entry);
   }
 
-  /// All rows from `row` on that fill tiles of `packets` packets; of the last tile's rest take
-  /// smaller packets care. Returns the first row left.
+  /// All rows from `row` on that fill tiles of `packets` packets; smaller packets take care of what
+  /// is left in the end. Returns the first row left.
   template <int lanes, int packets>
   static Index rows(Index row, const View& A, const View& B, Out& C, const Entry& entry) {
     constexpr int columns = packets == 1 ? 2 * tile_columns : tile_columns;
@@ -161,8 +164,8 @@ class SmallProduct {
       sum[i] = entry.start ? eigen::ploadu<Packet>(entry.start + row + i % packets * lanes)
                            : eigen::pset1<Packet>(S(0));
     });
-    const S* a = A.data + row;
-    const S* b = B.data + column * B.column_step;
+    const S* a = A.cols > 0 ? A.data + row : nullptr;  // an empty matrix has no address
+    const S* b = A.cols > 0 ? B.data + column * B.column_step : nullptr;
     for (Index k = 0; k < A.cols; ++k, a += A.column_step, b += B.row_step) {
       unrolled(height, [&](auto p) TTT_INLINE_LAMBDA {
         left[p] = eigen::ploadu<Packet>(a + p * lanes);

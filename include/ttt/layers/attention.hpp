@@ -127,8 +127,9 @@ class Attention : public StreamCalls<Attention<S>, S> {
     return {};
   }
 
-  /// One token: x_t, y_t [D]. Starts no thread, and allocates only where the state is full (see
-  /// `reserve`); `check(state)` is the caller's.
+  /// One token: x_t, y_t [D]. Starts no thread (but those that `options.decode_weights`
+  /// has), and allocates only where the state is full (see `reserve`); `check(state)` is the
+  /// caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& w,
             const RunOptions& options = {}) const;
 

@@ -131,7 +131,8 @@ class LSTM : public StreamCalls<LSTM<S>, S> {
     return place;
   }
 
-  /// One token: x_t, y_t [D]. Allocates nothing, starts no thread; `check(state)` is the caller's.
+  /// One token: x_t, y_t [D]. Allocates nothing, starts no thread (but those that
+  /// `options.decode_weights` has); `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
             const RunOptions& options = {}) const;
 

@@ -143,7 +143,8 @@ class LanguageModel {
     }
   }
 
-  /// Reads one token; writes the logits of the next, [V]. Allocates nothing.
+  /// Reads one token; writes the logits of the next, [V]. Allocates nothing, unless
+  /// `options.decode_weights` has several threads.
   void step(std::int32_t id, State& state, VectorOut<S> logits, Workspace& w,
             const RunOptions& options = {}) const {
     Embedding<S>::step(id, parameters_.embedding, w.hidden_t);
@@ -194,6 +195,8 @@ class LanguageModel {
   /// `SequenceLayer.backward`.
   void backward_batch(const Cache& cache, double scale, States<State> d_states, Parameters& grad,
                       Workspace& w) const {
+    require_shape("LanguageModel.backward: the cache's hidden", cache.hidden, width(),
+                  std::ssize(cache.ids));
     ensure_shape(w.d_hidden, width(), std::ssize(cache.ids));
     for_each_tile(std::ssize(cache.ids), [&](Index begin, Index size) {
       tile_logits(cache.hidden.middleCols(begin, size), w);
@@ -212,6 +215,8 @@ class LanguageModel {
             targets.size(), " targets, expected as many");
     run(ids, lengths, states, w, &cache.trunk, options);
     cache.ids.assign(ids.begin(), ids.end());
+    cache.targets.clear();
+    cache.hidden.resize(width(), 0);  // nothing is left for `backward_batch`
     ensure_shape(w.d_hidden, width(), std::ssize(ids));
     double sum = 0;
     for_each_tile(std::ssize(ids), [&](Index begin, Index size) {

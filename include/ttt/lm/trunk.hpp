@@ -82,7 +82,7 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
 
   struct Cache {
     /// To be set before a forward: keeps only what enters each block, and backward runs the block's
-    /// forward again. A third more work; the memory of one block instead of all.
+    /// forward again. Up to a third more work; the memory of one block instead of all.
     bool recompute = false;
     std::vector<typename BlockType::Cache> layers;  // empty with `recompute`
     std::vector<Matrix<S>> inputs;                  // [D, T] of each block, with `recompute`
@@ -156,8 +156,9 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     RMSNorm<S>::add_backward(dy, cache.h, parameters_.norm, config_.block.rms_norm_epsilon, w.h,
                              grad.norm);
     for (std::size_t i = parameters_.layers.size(); i-- > 0;) {
-      if (cache.recompute) run_again(i, cache, w);
-      parameters_.layers[i].backward_batch(w.h, cache.recompute ? w.recomputed : cache.layers[i],
+      const bool again = cache.layers.empty();
+      if (again) run_again(i, cache, w);
+      parameters_.layers[i].backward_batch(w.h, again ? w.recomputed : cache.layers[i],
                                            layer_states(d_states, i), w.h,
                                            grad.layers[i].parameters(), w.block);
     }
@@ -177,11 +178,20 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     RMSNorm<S>::step(w.h_t, parameters_.norm, config_.block.rms_norm_epsilon, y_t);
   }
 
+  /// What the forward of block i left behind: kept, or computed again. For whoever looks into it.
+  typename BlockType::Cache block_cache(std::size_t i, const Cache& cache) const {
+    if (!cache.layers.empty()) return cache.layers[i];
+    Workspace w = workspace(cache.h.cols());
+    run_again(i, cache, w);
+    return std::move(w.recomputed);
+  }
+
  private:
   void begin(Lengths lengths, const RunOptions& options, Cache& cache) const {
     const std::size_t blocks = parameters_.layers.size();
     cache.lengths.assign(lengths.begin(), lengths.end());
     cache.options = options;
+    cache.options.decode_weights = nullptr;  // for `step` alone
     cache.layers.resize(cache.recompute ? 0 : blocks);
     cache.inputs.resize(cache.recompute ? blocks : 0);
     cache.states.assign(cache.recompute ? blocks : 0, {});

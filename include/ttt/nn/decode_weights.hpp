@@ -9,6 +9,9 @@
 /// and single tokens compute with the same ones.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
+#include <functional>
 #include <memory>
 #include <new>
 #include <span>
@@ -33,10 +36,11 @@ struct PackedProduct {
 class DecodeWeights {
  public:
   /// Packs every float tensor of `model.parameters()` that its fields call `streamed`, in their
-  /// order. The model may be moved afterwards; a copy of it, or one that is trained on, needs
-  /// DecodeWeights of its own. With more than one thread, `step` uses them (with OpenMP only):
-  /// they meet at every product, so they help where each has a core of its own, and cost where not.
-  /// Throws `std::invalid_argument` where there is no such tensor, or where one is not finite.
+  /// order; the model keeps its own. The model may be moved afterwards, but neither destroyed nor
+  /// changed: a copy of it, one that is trained on or loaded anew, needs DecodeWeights of its own.
+  /// With more than one thread, `step` uses them (with OpenMP only): they meet at every product, so
+  /// they help where each has a core of its own, and cost where not. Throws `std::invalid_argument`
+  /// where there is no such tensor, or where one is not finite.
   template <class Model>
   DecodeWeights(Model& model, WeightFormat format, Index threads = 1)
       : format_(format), threads_(threads) {

@@ -101,7 +101,10 @@ class PackedMatrix {
   std::uint32_t code(float weight, float scale) const {
     const auto bits = std::bit_cast<std::uint32_t>(weight);
     if (format_ == WeightFormat::float32) return bits;
-    if (format_ == WeightFormat::bfloat16) return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    if (format_ == WeightFormat::bfloat16) {
+      const std::uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+      return (rounded & 0x7fff) == 0x7f80 ? rounded - 1 : rounded;  // not to infinity
+    }
     return scale > 0 ? static_cast<std::uint32_t>(std::lrint(weight / scale)) & 255 : 0;
   }
 

@@ -5,6 +5,7 @@
 /// any number of steps are bit-equal for any number of threads.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 #include <stdexcept>
@@ -22,7 +23,7 @@ struct TrainingConfig {
   AdamWConfig adamw;
   double max_gradient_norm = 1;
   InnerRateWarmup inner_rate;  ///< `warmup_steps` 0: none
-  /// Keeps only what enters each block, and runs its forward again in backward: about a third more
+  /// Keeps only what enters each block, and runs its forward again in backward: up to a third more
   /// time a step, and the memory of one block's intermediate values instead of all blocks'.
   bool recompute = false;
 };
@@ -45,14 +46,16 @@ struct NonFinite : std::runtime_error {
 template <class Model>
 std::string describe_non_finite(const Model& model, const typename Model::Cache& cache,
                                 const typename Model::Parameters& grad) {
-  for (std::size_t i = 0; i < cache.trunk.inputs.size(); ++i)
-    if (!cache.trunk.inputs[i].allFinite()) return concat("what enters layer ", i);
-  for (std::size_t i = 0; i < cache.trunk.layers.size(); ++i) {
-    const auto& block = cache.trunk.layers[i];
+  const auto& blocks = model.trunk().parameters().layers;
+  const auto& inputs = cache.trunk.inputs;  // of each block, where blocks run again
+  for (std::size_t i = 0; i < std::max(inputs.size(), cache.trunk.layers.size()); ++i) {
+    const bool last = i + 1 == blocks.size();
+    if (!inputs.empty() && (last ? cache.trunk.h : inputs[i + 1]).allFinite()) continue;
+    const auto block = model.trunk().block_cache(i, cache.trunk);
     for (Index t = 0; t < block.h_mixer.cols(); ++t)
       if (!block.h_mixer.col(t).allFinite()) return concat("layer ", i, ", token ", t, " (input)");
     std::string where;
-    visit_index(model.trunk().parameters().layers[i].mixer(), [&](auto index, const auto& layer) {
+    visit_index(blocks[i].mixer(), [&](auto index, const auto& layer) {
       const auto& mixer_cache = std::get<index>(block.mixer);
       if constexpr (requires { layer.first_non_finite(mixer_cache); })
         where = layer.first_non_finite(mixer_cache);
