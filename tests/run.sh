@@ -2,7 +2,7 @@
 # Builds and runs the tests; installs what is missing (apt-get).
 #
 #   tests/run.sh          one compiler, one Eigen: every test that is not slow (12 minutes on 2 cores)
-#   tests/run.sh --full   also slow tests, packaging, clang with Eigen 5.0.1, sanitizers (45 minutes)
+#   tests/run.sh --full   also slow tests, packaging, clang with Eigen 5.0.1, sanitizers (50 minutes)
 #
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 where none failed.
 # TTT_REFERENCE_DIR  a folder of reference values; with it, a skipped reference test is a failure
