@@ -3,12 +3,9 @@
 /// float, each in a process of its own, whose largest resident memory counts.
 ///
 ///   memory_bench    attention, its window of 512 tokens, Mamba, LSTM, TTT-Linear; T 8192 to 32768
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstdio>
 
+#include "support/peak_memory.hpp"
 #include "ttt/layers/attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
@@ -31,19 +28,6 @@ void train_once(const typename L::Config& config, Index tokens) {
   layer.forward(x, state, y, workspace, cache);
   set_zero(state);
   layer.backward(y, cache, state, x, grad, workspace);
-}
-
-/// Megabytes of a process that runs `body`.
-template <class Body>
-double peak_megabytes(Body&& body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    body();
-    _exit(0);
-  }
-  rusage usage{};
-  wait4(child, nullptr, 0, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
 }
 
 template <SequenceLayer L>

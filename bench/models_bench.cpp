@@ -12,16 +12,13 @@
 ///
 /// Decoding reads every weight once a token, so memory bounds it: `of_memory` is the part of the
 /// best rate, measured in this run, at which as many threads read 512 MB one after another.
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <map>
 
 #include "../examples/support/threads.hpp"
 #include "support/layer_bench.hpp"
+#include "support/peak_memory.hpp"
 #include "support/program.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -187,17 +184,10 @@ void register_all() {
 
 /// Megabytes of a process that trains one step.
 double training_megabytes(std::size_t kind, bool recompute) {
-  const pid_t child = fork();
-  if (child == 0) {
+  return peak_megabytes([&] {
     Training training(kind, recompute);
     training.trainer.step(training.batch);
-    _exit(0);
-  }
-  rusage usage{};
-  int status = 1;
-  require(child > 0 && wait4(child, &status, 0, &usage) == child && status == 0,
-          "models_bench: the training step of ", names[kind], " did not end well");
-  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+  });
 }
 
 }  // namespace

@@ -22,15 +22,21 @@ inline std::vector<std::vector<float>> random_rows(Random& random, int rows, int
   return result;
 }
 
-template <int width>
-class RTNeuralLSTM {
+/// `Layer` of that width, whose weights stand for so many gates.
+template <int width, class Layer, int gates>
+class RTNeuralLayer {
  public:
-  RTNeuralLSTM() {
+  RTNeuralLayer() {
     Random random(1);
     auto& layer = model_.template get<0>();
-    layer.setWVals(random_rows(random, width, 4 * width));
-    layer.setUVals(random_rows(random, width, 4 * width));
-    layer.setBVals(random_rows(random, 1, 4 * width)[0]);
+    layer.setWVals(random_rows(random, width, gates * width));
+    layer.setUVals(random_rows(random, width, gates * width));
+    const auto bias = random_rows(random, 2, gates * width);
+    if constexpr (requires { layer.setBVals(bias); }) {
+      layer.setBVals(bias);  // GRU: one for the input and one for the state
+    } else {
+      layer.setBVals(bias[0]);
+    }
     model_.reset();
   }
   const float* step(const float* x) {
@@ -39,28 +45,13 @@ class RTNeuralLSTM {
   }
 
  private:
-  RTNeural::ModelT<float, width, width, RTNeural::LSTMLayerT<float, width, width>> model_;
+  RTNeural::ModelT<float, width, width, Layer> model_;
 };
 
 template <int width>
-class RTNeuralGRU {
- public:
-  RTNeuralGRU() {
-    Random random(1);
-    auto& layer = model_.template get<0>();
-    layer.setWVals(random_rows(random, width, 3 * width));
-    layer.setUVals(random_rows(random, width, 3 * width));
-    layer.setBVals(random_rows(random, 2, 3 * width));
-    model_.reset();
-  }
-  const float* step(const float* x) {
-    model_.forward(x);
-    return model_.getOutputs();
-  }
-
- private:
-  RTNeural::ModelT<float, width, width, RTNeural::GRULayerT<float, width, width>> model_;
-};
+using RTNeuralLSTM = RTNeuralLayer<width, RTNeural::LSTMLayerT<float, width, width>, 4>;
+template <int width>
+using RTNeuralGRU = RTNeuralLayer<width, RTNeural::GRULayerT<float, width, width>, 3>;
 
 }  // namespace ttt::bench
 

@@ -11,6 +11,7 @@
 #include "ttt/core/fields.hpp"
 #include "ttt/core/random.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/train/gradient_clip.hpp"
 
 namespace ttt::bench {
 
@@ -81,15 +82,9 @@ bool has_denormal(const State& state) {
 template <class State>
 double state_norm(const State& state) {
   if constexpr (requires { state.weights; }) {
-    return state_norm(state.weights);
+    return global_norm(state.weights);
   } else {
-    double squares = 0;
-    for_each_tensor(
-        [&](const TensorInfo&, const auto& tensor) {
-          squares += tensor.template cast<double>().squaredNorm();
-        },
-        state);
-    return std::sqrt(squares);
+    return global_norm(state);
   }
 }
 

@@ -66,11 +66,12 @@ struct Product {
   template <class Body>
   static void blocks(const Out& C, Index depth, Body&& body) {
     constexpr Index small = 1 << 20, few_columns = 512;
+    constexpr Index panel = 48;  // rows that Eigen packs side by side, with AVX-512
     const Index rows = C.rows(), cols = C.cols();
     if (rows == 0 || cols == 0) return;
     if (rows * depth * cols < small) return body(0, rows, 0, cols);
     if (cols < few_columns && rows > cols) {
-      const Index height = std::max<Index>((rows / 4 + 47) / 48 * 48, 96);
+      const Index height = std::max(2 * panel, (rows / 4 + panel - 1) / panel * panel);
       parallel_blocks(rows, height, [&](Index i, Index size) { body(i, size, 0, cols); });
     } else {
       const Index narrowest = depth > cols ? 32 : 128;

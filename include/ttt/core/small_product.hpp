@@ -51,11 +51,6 @@ class SmallProduct {
   using Out = MatrixOut<S>;
 
  public:
-  /// C = A B
-  static void ab(In A, In B, Out C) {
-    if (is_large(A, B.cols())) return Product<S>::ab(A, B, C);
-    multiply(view(A), view(B), C, {S(0), S(1), nullptr});
-  }
   /// C = A B + c 1', or A B where c is empty
   static void affine(In A, In B, VectorIn<S> c, Out C) {
     if (is_large(A, B.cols())) {

@@ -23,13 +23,12 @@ namespace ttt {
 template <Scalar S, InnerModel M>
 struct DualFormTrace {
   static constexpr std::size_t depth = stack_depth<M>;
-  std::array<Matrix<S>, depth> A, Z,
-      Del;                               // [in, n], [out, n], [out, n]; A[0], which is K, is empty
-  std::array<Matrix<S>, depth> B, Y;     // [in, n], [out, n]; B[0], which is Q, is empty
-  std::array<Matrix<S>, depth> P, mask;  // A'B + 1 and E . P, both [n, n]
-  std::array<Matrix<S>, depth> g, D;     // [out, n], all levels but the last
-  Matrix<S> scaled;                      // scratch [out, n]
-  Index finite_tokens = 0;               // tokens before the first one that is not finite
+  std::array<Matrix<S>, depth> A, B;       // [in, n]; A[0] and B[0], which are K and Q, stay empty
+  std::array<Matrix<S>, depth> Z, Del, Y;  // [out, n]
+  std::array<Matrix<S>, depth> P, mask;    // A'B + 1 and E . P, both [n, n]
+  std::array<Matrix<S>, depth> g, D;       // [out, n], all levels but the last
+  Matrix<S> scaled;                        // scratch [out, n]
+  Index finite_tokens = 0;                 // tokens before the first one that is not finite
 };
 
 template <Scalar S, InnerModel M>

@@ -155,13 +155,9 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     w.h.setZero();
     RMSNorm<S>::add_backward(dy, cache.h, parameters_.norm, config_.block.rms_norm_epsilon, w.h,
                              grad.norm);
-    for (std::size_t i = parameters_.layers.size(); i-- > 0;) {
-      const bool again = cache.layers.empty();
-      if (again) run_again(i, cache, w);
-      parameters_.layers[i].backward_batch(w.h, again ? w.recomputed : cache.layers[i],
-                                           layer_states(d_states, i), w.h,
-                                           grad.layers[i].parameters(), w.block);
-    }
+    for (std::size_t i = parameters_.layers.size(); i-- > 0;)
+      parameters_.layers[i].backward_batch(w.h, block_cache(i, cache, w), layer_states(d_states, i),
+                                           w.h, grad.layers[i].parameters(), w.block);
     dx = w.h;
   }
 
@@ -178,12 +174,17 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     RMSNorm<S>::step(w.h_t, parameters_.norm, config_.block.rms_norm_epsilon, y_t);
   }
 
-  /// What the forward of block i left behind: kept, or computed again. For whoever looks into it.
-  typename BlockType::Cache block_cache(std::size_t i, const Cache& cache) const {
+  /// What the forward of block i left behind: kept in `cache`, or computed again into `w`.
+  const typename BlockType::Cache& block_cache(std::size_t i, const Cache& cache,
+                                               Workspace& w) const {
     if (!cache.layers.empty()) return cache.layers[i];
-    Workspace w = workspace(cache.h.cols());
-    run_again(i, cache, w);
-    return std::move(w.recomputed);
+    auto states = cache.states[i];
+    std::vector<typename BlockType::State*> pointers;
+    for (auto& state : states) pointers.push_back(&state);
+    ensure_shape(w.y, width(), cache.h.cols());
+    parameters_.layers[i].forward_batch(cache.inputs[i], cache.lengths, pointers, w.y, w.block,
+                                        &w.recomputed, cache.options);
+    return w.recomputed;
   }
 
  private:
@@ -195,16 +196,6 @@ class Trunk : public StreamCalls<Trunk<Mixers...>, typename Block<Mixers...>::Sc
     cache.layers.resize(cache.recompute ? 0 : blocks);
     cache.inputs.resize(cache.recompute ? blocks : 0);
     cache.states.assign(cache.recompute ? blocks : 0, {});
-  }
-
-  /// The forward of block i, for the sake of its cache.
-  void run_again(std::size_t i, const Cache& cache, Workspace& w) const {
-    auto states = cache.states[i];
-    std::vector<typename BlockType::State*> pointers;
-    for (auto& state : states) pointers.push_back(&state);
-    ensure_shape(w.y, width(), cache.h.cols());
-    parameters_.layers[i].forward_batch(cache.inputs[i], cache.lengths, pointers, w.y, w.block,
-                                        &w.recomputed, cache.options);
   }
 
   static std::variant<Mixers...> make_mixer(const Config& config, Index block, Random& random) {

@@ -48,10 +48,11 @@ std::string describe_non_finite(const Model& model, const typename Model::Cache&
                                 const typename Model::Parameters& grad) {
   const auto& blocks = model.trunk().parameters().layers;
   const auto& inputs = cache.trunk.inputs;  // of each block, where blocks run again
+  auto workspace = model.trunk().workspace(cache.trunk.h.cols());
   for (std::size_t i = 0; i < std::max(inputs.size(), cache.trunk.layers.size()); ++i) {
     const bool last = i + 1 == blocks.size();
     if (!inputs.empty() && (last ? cache.trunk.h : inputs[i + 1]).allFinite()) continue;
-    const auto block = model.trunk().block_cache(i, cache.trunk);
+    const auto& block = model.trunk().block_cache(i, cache.trunk, workspace);
     for (Index t = 0; t < block.h_mixer.cols(); ++t)
       if (!block.h_mixer.col(t).allFinite()) return concat("layer ", i, ", token ", t, " (input)");
     std::string where;

@@ -1,6 +1,6 @@
 /// @file
-/// The same layer, and the whole library included.
-#include "ttt/ttt.hpp"
+/// One layer in float: a sequence, and a token of a stream. TTT_HEADER is what it includes.
+#include TTT_HEADER
 
 int main() {
   const ttt::TTTLinear<float> layer({.width = 64});
