@@ -9,6 +9,7 @@
 ///     train      one step: forward and backward of one sequence of T tokens, clipping, AdamW;
 ///                train-recompute keeps only what enters each block (TrainingConfig::recompute)
 ///   models_bench --memory                         largest resident memory of these steps
+///   models_bench --mamba-vocabulary [options]     with 50280 words, as the published Mamba models
 ///
 /// Decoding reads every weight once a token, so memory bounds it: `of_memory` is the part of the
 /// best rate, measured in this run, at which as many threads read 512 MB one after another.
@@ -36,13 +37,14 @@ namespace {
 using Model = LanguageModel<TTTLinear<float>, TTTMLP<float>, Mamba<float>>;
 constexpr const char* names[] = {"model-ttt-linear-t", "model-ttt-mlp-t", "model-mamba"};
 constexpr Index width = 768, heads = 12, mini_batch = 16, tokens = 2048;
+Index vocabulary = 32000;
 
 Model::Config config_of(std::size_t kind) {
   const bool mamba = kind == 2;
   const TTTConfig linear{.width = width, .heads = heads, .mini_batch = mini_batch};
   TTTConfig mlp = linear;
   mlp.base_learning_rate = 0.1;
-  Model::Config config{.vocabulary = 32000, .tie_embeddings = true, .trunk = {}};
+  Model::Config config{.vocabulary = vocabulary, .tie_embeddings = true, .trunk = {}};
   config.trunk.depth = mamba ? 24 : 12;
   config.trunk.block = {.width = width, .intermediate = mamba ? 0 : 2048};
   config.trunk.mixers = {linear, mlp, {.width = width}};
@@ -65,7 +67,7 @@ Model& model_of(std::size_t kind) {
 std::vector<std::int32_t> text(Index length) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(length));
   Random random(1);
-  for (auto& id : ids) id = static_cast<std::int32_t>(random.below(32000));
+  for (auto& id : ids) id = static_cast<std::int32_t>(random.below(vocabulary));
   return ids;
 }
 
@@ -197,6 +199,7 @@ int main(int argc, char** argv) {
   using namespace ttt::bench;
   ttt::examples::wait_briefly(argv);
   Program program(argc, argv);
+  if (program.take_option("--mamba-vocabulary")) vocabulary = 50280;
   if (!program.take_option("--memory")) return program.run(register_all);
   for (std::size_t kind = 0; kind < std::size(names); ++kind) {
     std::printf("%-20s%8.0f MB, recomputing %5.0f MB\n", names[kind],

@@ -2,7 +2,8 @@
 # Builds and runs the tests; installs what is missing (apt-get).
 #
 #   tests/run.sh          one compiler, one Eigen: every test that is not slow (12 minutes on 2 cores)
-#   tests/run.sh --full   also slow tests, packaging, clang with Eigen 5.0.1, sanitizers (50 minutes)
+#   tests/run.sh --full   also slow tests, packaging, other processors' instructions, clang with
+#                         Eigen 5.0.1, sanitizers (50 minutes)
 #
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 where none failed.
 # TTT_REFERENCE_DIR  a folder of reference values; with it, a skipped reference test is a failure
@@ -75,6 +76,39 @@ run_tests() {
   fi
 }
 
+# run_kernels FLAG TEST... builds these tests with the flag into one program, and runs it.
+run_kernels() {
+  local flag="$1" folder="build/kernels/${1#-}" root="$PWD" flags libraries good none
+  shift
+  read -ra flags <<<"-std=c++20 -O2 -fopenmp -DTTT_USE_OPENMP=1 $flag $(pkg-config --cflags eigen3 gtest_main)"
+  read -ra libraries <<<"$(pkg-config --libs gtest_main)"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  ( # each source makes an object of its own name here
+    cd "$folder" &&
+      printf "$root/tests/%s_test.cpp\n" "$@" |
+      xargs -d '\n' -n 1 -P "$(nproc)" \
+        ${CMAKE_CXX_COMPILER_LAUNCHER:+"$CMAKE_CXX_COMPILER_LAUNCHER"} \
+        "$CXX" "${flags[@]}" -I"$root/include" -I"$root/tests" -c &&
+      "$CXX" -fopenmp ./*.o "${libraries[@]}" -o kernels
+  ) || {
+    fail "the kernels do not compile with $flag"
+    return 0
+  }
+  "$folder/kernels" --gtest_brief=1 2>&1 | tee "$log" || fail "kernels compiled with $flag"
+  good="$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")"
+  none="$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log")"
+  passed=$((passed + ${good:-0})) skipped=$((skipped + ${none:-0}))
+}
+
+# has INSTRUCTIONS... whether this processor has them all.
+has() {
+  local instructions
+  for instructions; do
+    grep -qw "$instructions" /proc/cpuinfo || return 1
+  done
+}
+
 round() { say "$1 ($(date +%H:%M:%S))"; }
 
 check_system
@@ -89,14 +123,30 @@ else
   need_build_tools clang++
 
   round "everything, $CXX, Eigen of the system"
-  build dev all && run_tests dev
+  build dev all -DCMAKE_CXX_FLAGS_DEBUG=-O1 && run_tests dev # no debug information: faster
 
-  round "clang, Eigen 5.0.1"
+  round "the library, clang, Eigen 5.0.1"
   if eigen="$(eigen5)"; then
-    build clang ttt_tests -DTTT_BUILD_BENCH=OFF -DTTT_EIGEN_INCLUDE_DIR="$eigen" &&
-      run_tests clang --label-exclude 'slow|package'
+    build clang ttt_library_tests -DTTT_BUILD_BENCH=OFF -DTTT_EIGEN_INCLUDE_DIR="$eigen" \
+      -DCMAKE_CXX_FLAGS_DEBUG=-O1 &&
+      run_tests clang --label-exclude 'slow|package' --exclude-regex '^examples'
   else
     fail "Eigen 5.0.1 could not be fetched"
+  fi
+
+  round "kernels for other processors"
+  packed=(nn/decode_weights nn/packed_matrix) # what the compiler's vector types are for
+  kernels=(core/small_product core/product)
+  run_kernels -DTTT_WITHOUT_VECTOR_TYPES "${packed[@]}"
+  if has avx2 bmi2 fma; then
+    run_kernels -march=x86-64-v3 "${packed[@]}" "${kernels[@]}"
+  else
+    say "skipped: this processor has no AVX2"
+  fi
+  if has avx512f avx512bw avx512cd avx512dq avx512vl; then
+    run_kernels -march=x86-64-v4 "${packed[@]}" "${kernels[@]}"
+  else
+    say "skipped: this processor has no AVX-512"
   fi
 
   round "address and undefined-behaviour sanitizers"

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <array>
-#include <initializer_list>
+#include <cstddef>
 
 #include "ttt/core/check.hpp"
 #include "ttt/core/product.hpp"
@@ -68,12 +68,13 @@ struct Linear {
     Vector<S>& y_t;           // [out]
   };
 
-  /// The same for several weights that read one token, at most four: threads meet once for all.
-  static void step(VectorIn<S> x_t, std::initializer_list<Projection> projections,
+  /// The same for several weights that read one token: threads meet once for all.
+  ///   Linear<S>::step(x_t, {{p.q_proj, q_t}, {p.k_proj, k_t}}, packed);
+  template <std::size_t size>
+  static void step(VectorIn<S> x_t, const Projection (&projections)[size],
                    const DecodeWeights* packed) {
-    std::array<PackedProduct, 4> products;
+    std::array<PackedProduct, size> products;
     std::size_t count = 0;
-    eigen_assert(projections.size() <= products.size());
     for (const auto& [weight, y_t] : projections) {
       eigen_assert(x_t.size() == weight.rows() && y_t.size() == weight.cols());
       if (const PackedMatrix* const matrix = find(packed, weight.data())) {
