@@ -4,12 +4,13 @@
 ///   primal-form   every gradient explicit (inner_loop.hpp), as the paper writes it
 ///   online-step   token by token on a running sum (online_step.hpp), as streams do
 ///   adjoint       the exact gradient of the dual form, forward included
+///   first-order   TTT-MLP's model as a user's own code (first_order.hpp), and its adjoint
 /// and by the parts of the dual form. items_per_second counts tokens, and processor time.
 ///
 ///   inner_bench [options of Google Benchmark]
 #include "support/layer_bench.hpp"
 #include "support/program.hpp"
-#include "ttt/inner/dual_form_adjoint.hpp"
+#include "ttt/inner/first_order.hpp"
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/linear_model.hpp"
 #include "ttt/inner/mlp_model.hpp"
@@ -20,19 +21,51 @@ namespace {
 
 constexpr Index head_width = 64;
 
+/// TTT-MLP's inner model as a user's own first-order code.
+struct OwnMLPModel {
+  using Output = LayerNormResidual;
+  static constexpr std::size_t weight_count = 2;
+  static WeightShape weight_shape(std::size_t l, Index f) { return MLPModel::weight_shape(l, f); }
+  template <class T>
+  using Weights = ModelWeights<T, weight_count>;
+  template <class T>
+  struct Saved {
+    T x, z, a;
+  };
+
+  template <class T>
+  static T predict(const Weights<T>& w, const T& x, Saved<T>& saved) {
+    saved.x = x;
+    saved.z = add_column(w.W[0] * x, w.b[0]);
+    saved.a = activation<GeluTanh>(saved.z);
+    return add_column(w.W[1] * saved.a, w.b[1]);
+  }
+  template <class T>
+  static void gradient(const Weights<T>& w, const Saved<T>& saved, const T& dy, Weights<T>& dw,
+                       T& dx) {
+    const T da = w.W[1].transpose() * dy;
+    const T dz = activation_derivative<GeluTanh>(saved.z).cwiseProduct(da);
+    dw.W[1] = dy * saved.a.transpose();
+    dw.b[1] = sum_columns(dy);
+    dw.W[0] = dz * saved.x.transpose();
+    dw.b[0] = sum_columns(dz);
+    dx = w.W[0].transpose() * dz;
+  }
+};
+
 /// One chunk of one head: E(s, t) = rate / (t + 1), the published layers' at their initialization.
 template <InnerModel M>
-struct Chunk {
-  using Weights = StackWeights<float, M>;
+struct OneChunk {
+  using Weights = InnerWeights<float, M>;
   static constexpr float rate = 0.5f / head_width;
   Index n;
   Matrix<float> K, Q, V, E, O;
   Vector<float> tau, e, ones = Vector<float>::Ones(head_width);
   Vector<float> zeros = Vector<float>::Zero(head_width);
   Weights W_0 = Weights::zero(1, head_width), W = W_0, R = W_0;
-  DualFormTrace<float, M> trace;
+  typename ChunkForm<float, M>::Trace trace;
 
-  explicit Chunk(Index tokens) : n(tokens), O(head_width, n), tau(n) {
+  explicit OneChunk(Index tokens) : n(tokens), O(head_width, n), tau(n) {
     Random random(1);
     for (Matrix<float>* part : {&K, &Q, &V}) {
       part->resize(head_width, n);
@@ -46,74 +79,68 @@ struct Chunk {
   }
 
   HeadNorm<float> norm() const { return {{ones.data(), head_width}, {zeros.data(), head_width}}; }
-  auto weights() const { return W.head(0); }
+  auto weights() const { return std::as_const(W).head(0); }
   Flops flops() const {
     TTTConfig config;
     config.width = head_width;
     config.mini_batch = n;
     return inner_flops_per_token<M>(config);
   }
-  void forward() { DualForm<float, M>::forward(weights(), nullptr, norm(), K, Q, V, E, O, trace); }
+  Chunk<float, M> chunk(const Weights& anchor) const {
+    return {anchor.head(0), true, {}, norm(), K, Q, V, E};
+  }
+  void forward() { ChunkForm<float, M>::forward(chunk(W), O, trace); }
   void report_to(benchmark::State& run, double flops_per_token) const {
     report(run, O, n, flops_per_token, 4.0 * static_cast<double>(count_elements(W)));
   }
 };
 
 template <InnerModel M>
-void dual_form(benchmark::State& run) {
-  Chunk<M> c(run.range(0));
+void chunk_form(benchmark::State& run) {
+  OneChunk<M> c(run.range(0));
   for (auto _ : run) {
     c.forward();
-    DualForm<float, M>::carry(c.trace, c.K, c.e, c.W.head(0));
+    ChunkForm<float, M>::carry(c.trace, c.K, c.e, c.W.head(0));
   }
   c.report_to(run, c.flops().forward);
 }
 
 template <InnerModel M>
 void primal_form(benchmark::State& run) {
-  Chunk<M> c(run.range(0));
+  OneChunk<M> c(run.range(0));
   for (auto _ : run)
     InnerLoop<float, M>::primal_form(c.W.head(0), c.norm(), c.K, c.Q, c.V, c.E, c.O);
   c.report_to(run, 0);
 }
 
 template <InnerModel M>
-void online_step(benchmark::State& run) {
-  Chunk<M> c(run.range(0));
-  OnlineStepScratch<float, M> scratch(head_width);
+void step(benchmark::State& run) {
+  OneChunk<M> c(run.range(0));
+  OnlineStep<float, M> online(head_width);
   for (auto _ : run) {
     for (Index t = 0; t < c.n; ++t)
-      OnlineStep<float, M>::step(c.weights(), c.R.head(0), c.norm(), c.K.col(t), c.Q.col(t),
-                                 c.V.col(t), c.rate, c.tau[t], c.O.col(t), scratch);
-    OnlineStep<float, M>::finish_mini_batch(c.W.head(0), c.R.head(0), c.tau[c.n - 1]);
+      online.step(c.weights(), c.R.head(0), c.norm(), c.K.col(t), c.Q.col(t), c.V.col(t), c.rate,
+                  c.tau[t], c.O.col(t));
+    finish_mini_batch(c.W.head(0), c.R.head(0), c.tau[c.n - 1]);
   }
   c.report_to(run, c.flops().step);
 }
 
 template <InnerModel M>
 void adjoint(benchmark::State& run) {
-  using Adjoint = DualFormAdjoint<float, M>;
-  Chunk<M> c(run.range(0));
-  const auto weights = std::as_const(c.W_0).head(0);
+  OneChunk<M> c(run.range(0));
   auto dW = c.R;
   Matrix<float> dK(head_width, c.n), dQ = dK, dV = dK, dE(c.n, c.n), dO = c.V;
-  Vector<float> d_read(c.n), d_e(c.n), d_weight = c.zeros, d_bias = c.zeros;
-  typename Adjoint::Scratch scratch;
+  Vector<float> d_e(c.n), d_weight = c.zeros, d_bias = c.zeros;
+  typename ChunkForm<float, M>::Scratch scratch;
+  const WrittenWeights<float, M> written{std::as_const(dW).head(0), c.e, d_e};
+  ChunkGradient<float, M> out{
+      dW.head(0), {}, {{d_weight.data(), head_width}, {d_bias.data(), head_width}}, dK, dQ, dV, dE};
   for (auto _ : run) {
     set_zero(dW);
-    c.forward();
-    typename Adjoint::Outputs out{std::as_const(dW).head(0),
-                                  dW.head(0),
-                                  nullptr,
-                                  {{d_weight.data(), head_width}, {d_bias.data(), head_width}},
-                                  dK,
-                                  dQ,
-                                  dV,
-                                  dE,
-                                  d_read,
-                                  d_e};
-    Adjoint::backward({weights, nullptr, c.norm(), c.K, c.Q, c.V, c.E, c.e}, c.trace, dO, out,
-                      scratch);
+    const auto chunk = c.chunk(c.W_0);
+    ChunkForm<float, M>::forward(chunk, c.O, c.trace);
+    ChunkForm<float, M>::backward(chunk, std::span(&written, 1), c.trace, dO, out, scratch);
     benchmark::ClobberMemory();
   }
   c.report_to(run, c.flops().backward);
@@ -167,7 +194,7 @@ void gelu_gradient(benchmark::State& run) {
 }
 
 void norm_gradient(benchmark::State& run) {
-  Chunk<LinearModel> c(run.range(1));
+  OneChunk<LinearModel> c(run.range(1));
   Matrix<float> G = c.V;
   for (auto _ : run) {
     LayerNormResidual::gradient<float>(c.Q, c.K, c.V, c.norm(), G);
@@ -177,7 +204,7 @@ void norm_gradient(benchmark::State& run) {
 }
 
 void norm_output(benchmark::State& run) {
-  Chunk<LinearModel> c(run.range(1));
+  OneChunk<LinearModel> c(run.range(1));
   for (auto _ : run) {
     LayerNormResidual::output<float>(c.V, c.Q, c.norm(), c.O);
     benchmark::ClobberMemory();
@@ -195,10 +222,16 @@ void register_all() {
           ->Arg(16)
           ->Arg(32);
   };
-  forms("dual-form", dual_form<LinearModel>, dual_form<MLPModel>);
+  forms("dual-form", chunk_form<LinearModel>, chunk_form<MLPModel>);
   forms("primal-form", primal_form<LinearModel>, primal_form<MLPModel>);
-  forms("online-step", online_step<LinearModel>, online_step<MLPModel>);
+  forms("online-step", step<LinearModel>, step<MLPModel>);
   forms("adjoint", adjoint<LinearModel>, adjoint<MLPModel>);
+  benchmark::RegisterBenchmark("own-mlp/first-order", chunk_form<OwnMLPModel>)
+      ->ArgName("n")
+      ->Arg(16);
+  benchmark::RegisterBenchmark("own-mlp/first-order adjoint", adjoint<OwnMLPModel>)
+      ->ArgName("n")
+      ->Arg(16);
   const auto part = [](const char* name, auto* body, std::initializer_list<Index> heights) {
     for (const Index rows : heights)
       benchmark::RegisterBenchmark(name, body)->ArgNames({"rows", "n"})->Args({rows, 16});

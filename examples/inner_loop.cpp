@@ -26,10 +26,11 @@
 
 using ttt::Index, ttt::Matrix, ttt::Vector;
 
-// f(x; W) = W x, one matrix and nothing else. PlainStack<GeluTanh, 4> would be an MLP.
-using Model = ttt::PlainStack<ttt::Identity>;
+// f(x; W) = W x, one matrix and nothing else. PlainStack<Affine<4>, GeluTanh, Affine<>> would be an
+// MLP.
+using Model = ttt::PlainStack<ttt::LinearMap<>>;
 using Loop = ttt::InnerLoop<double, Model>;
-using Weights = ttt::StackWeights<double, Model>;
+using Weights = ttt::InnerWeights<double, Model>;
 
 constexpr Index f = 16, T = 400;
 constexpr double eta = 0.06;

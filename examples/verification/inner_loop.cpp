@@ -43,8 +43,8 @@ class InnerLoopCheck {
     config_.width = heads_ * reference.size("input.XQ", 3);
     tau_ = reference.input<S>("input.tau");
     config_.mini_batch = tau_.size();
-    parameters_.W_0 = StackWeights<S, M>::zero(heads_, config_.head_width());
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+    parameters_.W_0 = InnerWeights<S, M>::zero(heads_, config_.head_width());
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       const std::string level = std::to_string(l + 1);
       parameters_.W_0.W[l] = reference.input<S>("input.W" + level);
       parameters_.W_0.b[l] = reference.input<S>("input.b" + level);
@@ -88,11 +88,11 @@ class InnerLoopCheck {
   void tokens() {
     using Loop = InnerLoop<S, M>;
     Matrix<S> loss(tokens_, batch_ * heads_);
-    StackWeights<S, M> G =
-        StackWeights<S, M>::zero(batch_ * heads_ * tokens_, config_.head_width());
+    InnerWeights<S, M> G =
+        InnerWeights<S, M>::zero(batch_ * heads_ * tokens_, config_.head_width());
     for (Index b = 0; b < batch_; ++b) {
       for (Index h = 0; h < heads_; ++h) {
-        StackWeights<S, M> W = StackWeights<S, M>::zero(1, config_.head_width());
+        InnerWeights<S, M> W = InnerWeights<S, M>::zero(1, config_.head_width());
         copy_weights(parameters_.W_0.head(h), W.head(0));
         for (Index begin = 0; begin < tokens_; begin += config_.mini_batch) {
           const Index n = std::min(config_.mini_batch, tokens_ - begin);
@@ -119,7 +119,7 @@ class InnerLoopCheck {
     }
     reference_.compare("output.Z", to_file(a_.z, batch_, heads_), "primal form");
     reference_.compare("output.inner_loss", loss);
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       reference_.compare("output.G.W" + std::to_string(l + 1), G.W[l]);
       reference_.compare("output.G.b" + std::to_string(l + 1), G.b[l]);
     }
@@ -130,7 +130,7 @@ class InnerLoopCheck {
  private:
   /// The weights after the last token: those at the border moved by the unfinished mini-batch.
   void compare_final_weights(std::vector<TTTState<S, M>>& states, std::string_view variant) {
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       Matrix<S> W(states[0].weights.W[l].rows(), 0), B(states[0].weights.b[l].rows(), 0);
       for (const auto& state : states) {
         const S tau = state.position > 0 ? tau_[state.position - 1] : S(0);
@@ -164,7 +164,7 @@ void verify_inner_model(ReferenceFile& reference, const std::string& output, boo
 /// A linear learner z = W k with loss 1/2 |W k - v|^2, for each of the [B, H] sequences of a file.
 template <class S>
 struct LinearLearner {
-  using M = PlainStack<Identity>;
+  using M = PlainStack<LinearMap<>>;
   Matrix<S> K, Q, V;  // [f, B H T]
   Index T, sequences;
 
@@ -179,9 +179,9 @@ struct LinearLearner {
   Matrix<S> run(Matrix<S>& W, const Matrix<S>& rates, Index chunk, bool dual) const {
     const Index f = K.rows();
     Matrix<S> Z(f, K.cols());
-    DualFormTrace<S, M> trace;
+    typename DualForm<S, M>::Trace trace;
     for (Index sequence = 0; sequence < sequences; ++sequence) {
-      StackWeights<S, M> weights = StackWeights<S, M>::zero(1, f);
+      InnerWeights<S, M> weights = InnerWeights<S, M>::zero(1, f);
       weights.W[0] = W.middleCols(sequence * f, f);
       for (Index begin = sequence * T; begin < (sequence + 1) * T; begin += chunk) {
         const Index n = std::min(chunk, (sequence + 1) * T - begin);
@@ -190,8 +190,9 @@ struct LinearLearner {
         const auto part = [&](const Matrix<S>& x) { return x.middleCols(begin, n); };
         const HeadNorm<S> no_norm{{nullptr, 0}, {nullptr, 0}};
         if (dual) {
-          DualForm<S, M>::forward(std::as_const(weights).head(0), nullptr, no_norm, part(K),
-                                  part(Q), part(V), E, Z.middleCols(begin, n), trace);
+          DualForm<S, M>::forward(
+              {std::as_const(weights).head(0), true, {}, no_norm, part(K), part(Q), part(V), E},
+              Z.middleCols(begin, n), trace);
           DualForm<S, M>::carry(trace, part(K), -rate, weights.head(0));
         } else {
           InnerLoop<S, M>::primal_form(weights.head(0), no_norm, part(K), part(Q), part(V), E,

@@ -129,7 +129,7 @@ class ModelCheck {
     const auto mixer = [&](const State& state) -> const auto& {
       return std::get<0>(block(state).mixer);
     };
-    for (std::size_t l = 0; l < stack_depth<typename Layer::Inner>; ++l) {
+    for (std::size_t l = 0; l < Layer::Inner::weight_count; ++l) {
       const std::string level = std::to_string(l + 1);
       const auto compare = [&](const std::string& name, const auto& part) {
         reference_.compare(prefix + name, side_by_side(after, part));

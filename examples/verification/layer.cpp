@@ -104,7 +104,7 @@ class LayerCheck {
 
   /// mid.final: the inner weights after the last token, those of an unfinished mini-batch included.
   void compare_final_weights(const Cache& cache, const std::vector<State>& states) {
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       const auto& W_0 = layer_.parameters().W_0;
       Matrix<S> W(W_0.W[l].rows(), batch_ * W_0.W[l].cols());
       Matrix<S> b(W_0.b[l].rows(), batch_ * W_0.b[l].cols());

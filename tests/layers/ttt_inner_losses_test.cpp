@@ -79,9 +79,9 @@ struct NaiveMLP {
 };
 
 template <class Model>
-Vector<S> flat(const HeadWeights<const S, stack_depth<Model>>& weights) {
+Vector<S> flat(const HeadWeights<const S, Model::weight_count>& weights) {
   std::vector<S> values;
-  for (std::size_t l = 0; l < stack_depth<Model>; ++l) {
+  for (std::size_t l = 0; l < Model::weight_count; ++l) {
     values.insert(values.end(), weights.W[l].data(), weights.W[l].data() + weights.W[l].size());
     values.insert(values.end(), weights.b[l].data(), weights.b[l].data() + weights.b[l].size());
   }

@@ -8,11 +8,12 @@
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/linear_model.hpp"
 #include "ttt/inner/mlp_model.hpp"
+#include "ttt/inner/stages/residual.hpp"
 
 namespace ttt::test {
 namespace {
 
-using ThreeLayerModel = Stack<SiLU, 2, 3>;
+using ThreeLayerModel = Stack<Affine<2>, SiLU, Residual<LinearMap<2>, Tanh>, Affine<>>;
 using Cases = TTTCases<ThreeLayerModel>;
 INSTANTIATE_TYPED_TEST_SUITE_P(TTTThreeLayers, LayerLaws, Cases);
 

@@ -85,27 +85,27 @@ static_assert(!activates<int>);
 // InnerModel
 
 struct NoOutputRule {
-  using Activation = Tanh;
-  static constexpr bool has_bias = true;
-  static constexpr std::array<int, 1> hidden_multiples{4};
+  static constexpr std::size_t weight_count = 1;
+  static WeightShape weight_shape(std::size_t, Index head_width) {
+    return {head_width, head_width};
+  }
 };
-struct NoHiddenMultiples {
-  using Activation = Tanh;
+struct NoShapes {
   using Output = PlainOutput;
-  static constexpr bool has_bias = true;
+  static constexpr std::size_t weight_count = 1;
 };
 struct OwnModel : NoOutputRule {
   using Output = PlainOutput;
 };
 
 static_assert(InnerModel<LinearModel> && InnerModel<MLPModel> && InnerModel<MLPModelRoundedGelu>);
-static_assert(InnerModel<Stack<SiLU, 2, 3>> && InnerModel<PlainStack<Identity>>);
-static_assert(InnerModel<OwnModel>);
+static_assert(InnerModel<Stack<Affine<2>, SiLU, Affine<3>, SiLU, Affine<>>>);
+static_assert(InnerModel<OwnModel> && !StackModel<OwnModel>);
 static_assert(!InnerModel<NoOutputRule>);
-static_assert(!InnerModel<NoHiddenMultiples>);
+static_assert(!InnerModel<NoShapes>);
 static_assert(!InnerModel<GeluTanh>);
-static_assert(stack_depth<LinearModel> == 1 && stack_depth<MLPModel> == 2);
-static_assert(level_width<MLPModel>(0, 6) == 6 && level_width<MLPModel>(1, 6) == 24);
+static_assert(LinearModel::weight_count == 1 && MLPModel::weight_count == 2);
+static_assert(MLPModel::weight_shape(0, 6).rows == 24 && MLPModel::weight_shape(1, 6).cols == 24);
 
 // SequenceLayer: a layer that only declares, with one mistake at a time
 
@@ -195,7 +195,7 @@ static_assert(!SequenceLayer<Empty> && !SequenceLayer<int>);
 
 static_assert(SequenceLayer<TTTLinear<float>> && SequenceLayer<TTTLinear<double>>);
 static_assert(SequenceLayer<TTTMLP<float>> && SequenceLayer<TTTMLP<double>>);
-static_assert(SequenceLayer<TTTLayer<float, Stack<SiLU, 2, 3>>>);
+static_assert(SequenceLayer<TTTLayer<float, Stack<Affine<2>, SiLU, Affine<3>, SiLU, Affine<>>>>);
 static_assert(SequenceLayer<TTTLayer<float, OwnModel>>);
 static_assert(!SequenceLayer<TTTLinear<float>&>);
 static_assert(!SequenceLayer<LinearModel>);

@@ -1,148 +1,146 @@
 /// @file
-/// The dual form: the outputs of n tokens that learn from one another, and the weights that they
-/// leave behind, by matrix products, without any per-token gradient. For a stack of any depth:
-///   up     Z_l = W_l A_l + b_l,  A_{l+1} = s(Z_l)                             (A_1 = K)
-///   down   Del_N = dl/dZ_N,  D_l = W_{l+1}' Del_{l+1},  Del_l = s'(Z_l) . D_l
-///   answer Y_l = W_l B_l + b_l - (R_l B_l + r_l) diag(read) - Del_l M_l,  B_{l+1} = s(Y_l)
-///          M_l = E . (A_l' B_l + 1)  on and above the diagonal                (B_1 = Q)
-///   carry  X_l += Del_l diag(e) A_l',  x_l += Del_l e
-/// E(s, t) is the weight of token s's gradient at token t >= s. R, r hold the gradients of earlier
-/// tokens of an unfinished mini-batch. W, R, X are per head; K, Q, V are [f, n].
-/// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.5 and appendix A, here for any depth.
+/// The dual form of a stack of stages: the outputs of n tokens that learn from one another, and the
+/// weights that they leave behind, by matrix products, without any per-token gradient; and its
+/// exact adjoint, second order included. Each is a few sweeps over the stages (stages/stage.hpp):
+///   forward   up with K, the loss's gradient at the top, down, answer with Q;  carry
+///   backward  1 answer, top down   2 down, bottom up   3 the loss's gradient   4 up, top down
+/// All products have one side of width n or f; the adjoint costs about twice an inner forward and
+/// backward. W, X are per head; K, Q, V are [f, n].
+/// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.5 and appendix A, here for any stack; the
+/// adjoint derived by hand. Tests compare both with the official code and with differences.
 #pragma once
 
 #include <limits>
-#include <utility>
 
-#include "ttt/core/small_product.hpp"
 #include "ttt/inner/stack.hpp"
 
 namespace ttt {
 
-/// What one chunk leaves in memory: scratch for a forward, input of the adjoint. Reused.
-template <Scalar S, InnerModel M>
-struct DualFormTrace {
-  static constexpr std::size_t depth = stack_depth<M>;
-  std::array<Matrix<S>, depth> A, B;       // [in, n]; A[0] and B[0], which are K and Q, stay empty
-  std::array<Matrix<S>, depth> Z, Del, Y;  // [out, n]
-  std::array<Matrix<S>, depth> P, mask;    // A'B + 1 and E . P, both [n, n]
-  std::array<Matrix<S>, depth> g, D;       // [out, n], all levels but the last
-  Matrix<S> scaled;                        // scratch [out, n]
-  Index finite_tokens = 0;                 // tokens before the first one that is not finite
-};
-
-template <Scalar S, InnerModel M>
+template <Scalar S, StackModel M>
 struct DualForm {
-  static constexpr std::size_t depth = stack_depth<M>;
-  using Weights = HeadWeights<S, depth>;
-  using ConstWeights = HeadWeights<const S, depth>;
-  using Trace = DualFormTrace<S, M>;
+  using Stages = typename M::Stages;
+  using Weights = HeadWeights<S, M::weight_count>;
+  using ConstWeights = HeadWeights<const S, M::weight_count>;
 
-  /// Sums of gradients that earlier tokens of the mini-batch left, and how token t reads them.
-  struct Carried {
-    ConstWeights sums;                 // R, r
-    Eigen::Ref<const Vector<S>> read;  // [n]
+  /// What one chunk leaves in memory: scratch for a forward, input of the adjoint. Reused.
+  struct Trace {
+    typename Stages::template Trace<S> stages;
+    Matrix<S> Z, Y, Del;      // [f, n] tops of training and test view, gradient of the loss at Z
+    Index finite_tokens = 0;  // tokens before the first one that is not finite
   };
 
-  /// Writes the outputs O [f, n]; `carried` may be null: the chunk starts at a border.
-  static void forward(const ConstWeights& W, const Carried* carried, const HeadNorm<S>& norm,
-                      MatrixIn<S> K, MatrixIn<S> Q, MatrixIn<S> V, MatrixIn<S> E, MatrixOut<S> O,
-                      Trace& trace) {
-    learn(W, norm, K, V, trace);
-    answer(W, carried, K, Q, E, trace);
-    M::Output::template output<S>(trace.Y[depth - 1], Q, norm, O);
-    const Index poisoned = K.cols() - trace.finite_tokens;
-    O.rightCols(poisoned).setConstant(std::numeric_limits<S>::quiet_NaN());
+  /// Scratch of the adjoint. Reused.
+  struct Scratch {
+    typename Stages::template Scratch<S> stages;
+    Matrix<S> dY, dZ;
+  };
+
+  /// Writes the outputs O [f, n].
+  static void forward(const Chunk<S, M>& chunk, MatrixOut<S> O, Trace& trace) {
+    learn(chunk, trace);
+    set_poisoned_tokens_aside(trace);
+    answer(chunk, O, trace);
   }
 
-  /// X_l += Del_l diag(e) A_l', x_l += Del_l e: into the weights at a border, else into the sums.
+  /// One token of a stream: its gradient, times `rate`, is added to R, and the output reads R as
+  /// the only carried weights of `chunk`, whose E is empty: the same numbers, fewer products.
+  static void step(const Chunk<S, M>& chunk, VectorIn<S> rate, Weights R, MatrixOut<S> z,
+                   Trace& trace) {
+    eigen_assert(chunk.K.cols() == 1 && chunk.E.size() == 0);
+    learn(chunk, trace);
+    set_poisoned_tokens_aside(trace);
+    carry(trace, chunk.K, rate, R);
+    answer(chunk, z, trace);
+  }
+
+  /// X <- X + sum_s e(s) G_s: into the weights at a border, else into the carried sums.
   static void carry(Trace& trace, MatrixIn<S> K, VectorIn<S> e, Weights X) {
-    for (std::size_t l = 0; l < depth; ++l) {
-      trace.scaled.noalias() = trace.Del[l] * e.asDiagonal();
-      SmallProduct<S>::add_abt(trace.scaled, level(K, trace.A, l), X.W[l]);
-      if (M::has_bias) X.b[l] += trace.scaled.rowwise().sum();
-      if (trace.finite_tokens < e.size()) X.W[l].setConstant(std::numeric_limits<S>::quiet_NaN());
-    }
+    Stages::carry(0, StageInputs<S>{K, trace.Del, K}, trace.stages, e, X);
+    if (trace.finite_tokens == e.size()) return;
+    for (auto& W : X.W) W.setConstant(std::numeric_limits<S>::quiet_NaN());
+    for (auto& b : X.b) b.setConstant(std::numeric_limits<S>::quiet_NaN());
   }
 
-  /// What enters level l: the chunk's own tokens, or what the level below made of them.
-  static Eigen::Ref<const Matrix<S>> level(MatrixIn<S> tokens,
-                                           const std::array<Matrix<S>, depth>& hidden,
-                                           std::size_t l) {
-    if (l == 0) return tokens;
-    return hidden[l];
+  /// Adjoint of the forward that has just filled `trace`, and of the carries that followed it.
+  static void backward(const Chunk<S, M>& chunk, std::span<const WrittenWeights<S, M>> written,
+                       const Trace& trace, MatrixIn<S> dO, ChunkGradient<S, M>& out,
+                       Scratch& scratch) {
+    out.dE.setZero();
+    for (auto& carried : out.carried) carried.d_read.setZero();
+    for (auto& carry : written) Eigen::Ref<Vector<S>>(carry.d_e).setZero();
+    const StageChunk<S, M> at{chunk, 0};
+    const StageInputs<S> in{chunk.K, trace.Del, chunk.Q};
+    StageGradient<S, M> grad{written, out};
+
+    ensure_shape(scratch.dY, dO.rows(), dO.cols());
+    M::Output::template output_backward<S>(trace.Y, chunk.norm, dO, scratch.dY, out.dQ, out.norm);
+    out.dQ +=
+        Stages::template answer_backward<S>(at, in, trace.stages, scratch.dY, grad, scratch.stages);
+    const Matrix<S>& dDel =
+        Stages::template down_backward<S>(at, in, trace.stages, nullptr, grad, scratch.stages);
+    ensure_shape(scratch.dZ, dO.rows(), dO.cols());
+    out.dK.setZero();
+    out.dV.setZero();
+    M::Output::template gradient_backward<S>(trace.Z, chunk.K, chunk.V, chunk.norm, dDel,
+                                             scratch.dZ, out.dK, out.dV, out.norm);
+    out.dK +=
+        Stages::template up_backward<S>(at, in, trace.stages, scratch.dZ, grad, scratch.stages);
+  }
+
+  /// Z = what the stages make of the tokens X, both [f, n], at the weights W.
+  static void predict(const ConstWeights& W, const HeadNorm<S>& norm, MatrixIn<S> X, Matrix<S>& Z,
+                      Trace& trace) {
+    const Chunk<S, M> chunk{W, true, {}, norm, X, X, X, X};
+    Stages::template up<S>(StageChunk<S, M>{chunk, 0}, X, Z, trace.stages);
+  }
+
+  /// Adds the gradient of the loss of one token k, v [f], in every weight, to G.
+  static void add_gradient(const ConstWeights& W, const HeadNorm<S>& norm, VectorIn<S> k,
+                           VectorIn<S> v, Weights G, Trace& trace) {
+    learn({W, true, {}, norm, k, k, v, k}, trace);
+    trace.finite_tokens = 1;
+    carry(trace, k, Vector<S>::Ones(1), G);
   }
 
  private:
-  static void learn(const ConstWeights& W, const HeadNorm<S>& norm, MatrixIn<S> K, MatrixIn<S> V,
-                    Trace& trace) {
-    const Index n = K.cols();
-    for (std::size_t l = 0; l < depth; ++l) {
-      affine(W, l, level(K, trace.A, l), trace.Z[l]);
-      ensure_shape(trace.Del[l], trace.Z[l].rows(), n);
-      if (l + 1 == depth) break;
-      for (auto* level : {&trace.A[l + 1], &trace.g[l], &trace.D[l]})
-        ensure_shape(*level, trace.Z[l].rows(), n);
-      M::Activation::template inner_gradient<S>(trace.Z[l], trace.A[l + 1], trace.g[l]);
-    }
-    M::Output::template gradient<S>(trace.Z[depth - 1], K, V, norm, trace.Del[depth - 1]);
-    for (std::size_t l = depth - 1; l-- > 0;) {
-      SmallProduct<S>::atb(W.W[l + 1], trace.Del[l + 1], trace.D[l]);
-      trace.Del[l] = trace.g[l].cwiseProduct(trace.D[l]);
-    }
-    set_poisoned_tokens_aside(trace);
+  static void answer(const Chunk<S, M>& chunk, MatrixOut<S> O, Trace& trace) {
+    Stages::template answer<S>(StageChunk<S, M>{chunk, 0}, {chunk.K, trace.Del, chunk.Q}, trace.Y,
+                               trace.stages);
+    M::Output::template output<S>(trace.Y, chunk.Q, chunk.norm, O);
+    const Index poisoned = O.cols() - trace.finite_tokens;
+    O.rightCols(poisoned).setConstant(std::numeric_limits<S>::quiet_NaN());
   }
 
-  static void answer(const ConstWeights& W, const Carried* carried, MatrixIn<S> K, MatrixIn<S> Q,
-                     MatrixIn<S> E, Trace& trace) {
-    const Index n = Q.cols();
-    for (std::size_t l = 0; l < depth; ++l) {
-      const auto B = level(Q, trace.B, l);
-      ensure_shape(trace.P[l], n, n);
-      SmallProduct<S>::atb(level(K, trace.A, l), B, trace.P[l]);
-      if (M::has_bias) trace.P[l].array() += S(1);
-      select_upper(E, trace.P[l], trace.mask[l]);
-      affine(W, l, B, trace.Y[l]);
-      if (carried) {
-        ensure_shape(trace.scaled, trace.Y[l].rows(), n);
-        affine(carried->sums, l, B, trace.scaled);
-        trace.Y[l] -= trace.scaled * carried->read.asDiagonal();
-      }
-      SmallProduct<S>::subtract_ab(trace.Del[l], trace.mask[l], trace.Y[l]);
-      if (l + 1 == depth) break;
-      ensure_shape(trace.B[l + 1], trace.Y[l].rows(), n);
-      M::Activation::template value<S>(trace.Y[l], trace.B[l + 1]);
-    }
-  }
-
-  static void affine(const ConstWeights& W, std::size_t l, MatrixIn<S> in, Matrix<S>& out) {
-    ensure_shape(out, W.W[l].rows(), in.cols());
-    SmallProduct<S>::affine(W.W[l], in, W.b[l], out);
-  }
-
-  /// mask = E . P on and above the diagonal, 0 below: selected, since P may hold NaN there.
-  static void select_upper(MatrixIn<S> E, const Matrix<S>& P, Matrix<S>& mask) {
-    ensure_shape(mask, P.rows(), P.cols());
-    for (Index t = 0; t < P.cols(); ++t) {
-      mask.col(t).head(t + 1) = E.col(t).head(t + 1).cwiseProduct(P.col(t).head(t + 1));
-      mask.col(t).tail(P.rows() - t - 1).setZero();
-    }
+  static void learn(const Chunk<S, M>& chunk, Trace& trace) {
+    const StageChunk<S, M> at{chunk, 0};
+    Stages::template up<S>(at, chunk.K, trace.Z, trace.stages);
+    ensure_shape(trace.Del, chunk.K.rows(), chunk.K.cols());
+    M::Output::template gradient<S>(trace.Z, chunk.K, chunk.V, chunk.norm, trace.Del);
+    Stages::template down<S>(at, trace.Del, nullptr, trace.stages);
   }
 
   /// A token that is not finite must not reach earlier ones, but in the product Del M its NaN
   /// would meet their zeros, and 0 * NaN is NaN. So its column is zero here, and `forward` and
   /// `carry` put the NaN back where it belongs: from that token on, and into the state.
   static void set_poisoned_tokens_aside(Trace& trace) {
-    const Index n = trace.Del[0].cols();
+    const Index n = trace.Del.cols();
     trace.finite_tokens = n;
-    for (const Matrix<S>& Del : trace.Del) {
-      if ((Del.array() * S(0)).sum() == S(0)) continue;  // one pass: every entry is finite
+    Stages::template each_learning_gradient<S>(trace.Del, trace.stages, [&](const Matrix<S>& Del) {
+      if ((Del.array() * S(0)).sum() == S(0)) return;  // one pass: every entry is finite
       for (Index t = 0; t < trace.finite_tokens; ++t)
         if (!Del.col(t).allFinite()) trace.finite_tokens = t;
-    }
+    });
     if (trace.finite_tokens == n) return;
-    for (Matrix<S>& Del : trace.Del) Del.rightCols(n - trace.finite_tokens).setZero();
+    Stages::template each_learning_gradient<S>(trace.Del, trace.stages, [&](Matrix<S>& Del) {
+      Del.rightCols(n - trace.finite_tokens).setZero();
+    });
   }
+};
+
+/// How a stack runs.
+template <Scalar S, StackModel M>
+struct ChunkFormOf<S, M> {
+  using type = DualForm<S, M>;
 };
 
 }  // namespace ttt

@@ -1,10 +1,11 @@
 /// @file
 /// How well the inner model knows each token: its self-supervised loss l(W; k_t, v_t), on request,
 /// at four weights. W is what the mini-batch of token t starts from, and
-///   W_t = W - tau_t sum_{s<=t} lr_s G_s,   G_s = grad l(W; k_s, v_s)       (sum over the
-///   mini-batch) initial  l(W_0)      what the outer loop gave          border  l(W)    at the last
-///   border before   l(W_{t-1})  after the token before            after   l(W_t)  after learning
-///   from t
+///   W_t = W - tau_t sum_{s<=t} lr_s G_s,   G_s = grad l(W; k_s, v_s)    (of the mini-batch)
+///   initial  l(W_0)      what the outer loop gave
+///   border   l(W)        at the last border
+///   before   l(W_{t-1})  after the token before
+///   after    l(W_t)      after learning from t
 /// W_{t-1} is W for the first token of a mini-batch. The primal form (inner_loop.hpp): readable and
 /// slow, some ten times a forward; for studies, never part of running.
 /// Source: Sun et al. 2024 (arXiv 2407.04620), the losses of figure 4.
@@ -38,11 +39,12 @@ class InnerLossWalk {
   };
 
   /// `W_0` and `W` must outlive the walk.
-  InnerLossWalk(const ConstWeights& W_0, const ConstWeights& W, const HeadNorm<S>& norm)
+  InnerLossWalk(const ConstWeights& W_0, const ConstWeights& W, const HeadNorm<S>& norm,
+                Index head_width)
       : W_0_(W_0),
         W_(W),
         norm_(norm),
-        G_(StackWeights<S, M>::zero(1, W.W[0].cols())),
+        G_(InnerWeights<S, M>::zero(1, head_width)),
         R_(G_),
         W_t_(G_) {
     assign(W_t_, W);
@@ -78,16 +80,16 @@ class InnerLossWalk {
     Loop::update(W_t_.head(0), tau, std::as_const(R_).head(0));
   }
 
-  static void assign(StackWeights<S, M>& to, const ConstWeights& from) {
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+  static void assign(InnerWeights<S, M>& to, const ConstWeights& from) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       to.W[l] = from.W[l];
-      if (M::has_bias) to.b[l] = from.b[l];
+      to.b[l] = from.b[l];
     }
   }
 
   const ConstWeights W_0_, W_;
   const HeadNorm<S> norm_;
-  StackWeights<S, M> G_, R_, W_t_;
+  InnerWeights<S, M> G_, R_, W_t_;
 };
 
 }  // namespace ttt

@@ -7,6 +7,6 @@
 
 namespace ttt {
 
-using LinearModel = Stack<Identity>;
+using LinearModel = Stack<Affine<>>;
 
 }  // namespace ttt

@@ -7,9 +7,9 @@
 
 namespace ttt {
 
-using MLPModel = Stack<GeluTanh, 4>;
+using MLPModel = Stack<Affine<4>, GeluTanh, Affine<>>;
 
 /// The same with the official code's rounded constants in the inner gradient (nn/activation.hpp).
-using MLPModelRoundedGelu = Stack<GeluTanhRounded, 4>;
+using MLPModelRoundedGelu = Stack<Affine<4>, GeluTanhRounded, Affine<>>;
 
 }  // namespace ttt

@@ -1,101 +1,53 @@
 /// @file
-/// One token of the inner loop for streaming: the same numbers as the dual form with n = 1, by
-/// matrix-vector products, on scratch of fixed shape: no allocation.
+/// One token of the inner loop for streaming, as the published layers do it: the chunk form with
+/// n = 1, on scratch of fixed shape: no allocation.
 ///   R <- R + rate grad l(W; k, v),   z = f(q; W - tau R)
 #pragma once
 
-#include "ttt/core/small_product.hpp"
-#include "ttt/inner/stack.hpp"
+#include "ttt/inner/dual_form.hpp"
 
 namespace ttt {
 
-/// Scratch for one head.
-template <Scalar S, InnerModel M>
-struct OnlineStepScratch {
-  static constexpr std::size_t depth = stack_depth<M>;
-  Matrix<S> kq, Wkq;                    // k and q side by side, [f, 2], and W_1 of both, [out, 2]
-  std::array<Vector<S>, depth> A, Z;    // [in], [out]
-  std::array<Vector<S>, depth> B, Y;    // [in], [out]
-  std::array<Vector<S>, depth> g, Del;  // [out]
-
-  explicit OnlineStepScratch(Index head_width)
-      : kq(head_width, 2), Wkq(level_width<M>(1, head_width), 2) {
-    for (std::size_t l = 0; l < depth; ++l) {
-      for (auto* level : {&A[l], &B[l]}) level->resize(level_width<M>(l, head_width));
-      for (auto* level : {&Z[l], &Y[l], &g[l], &Del[l]})
-        level->resize(level_width<M>(l + 1, head_width));
-    }
+/// At a border: W <- W - tau R, R <- 0.
+template <Scalar S, std::size_t N>
+void finish_mini_batch(HeadWeights<S, N> W, HeadWeights<S, N> R, S tau) {
+  for (std::size_t l = 0; l < N; ++l) {
+    W.W[l] -= tau * R.W[l];
+    W.b[l] -= tau * R.b[l];
   }
-};
+  set_zero(R);
+}
 
+/// With the scratch of one head.
 template <Scalar S, InnerModel M>
-struct OnlineStep {
-  static constexpr std::size_t depth = stack_depth<M>;
-  using Weights = HeadWeights<S, depth>;
-  using ConstWeights = HeadWeights<const S, depth>;
-  using Scratch = OnlineStepScratch<S, M>;
+class OnlineStep {
+ public:
+  using Weights = HeadWeights<S, M::weight_count>;
+  using ConstWeights = HeadWeights<const S, M::weight_count>;
+
+  /// Takes a step, so that everything has its size before the first token.
+  explicit OnlineStep(Index head_width) {
+    const Vector<S> ones = Vector<S>::Ones(head_width);
+    const HeadNorm<S> norm{{ones.data(), head_width}, {ones.data(), head_width}};
+    auto W = InnerWeights<S, M>::zero(1, head_width), R = W;
+    Vector<S> z = ones;
+    step(std::as_const(W).head(0), R.head(0), norm, ones, ones, ones, S(0), S(0), z);
+  }
 
   /// k, q, v, z [f]; R is the sum of rate times gradient since the last border, W the weights
   /// there.
-  static void step(const ConstWeights& W, Weights R, const HeadNorm<S>& norm, VectorIn<S> k,
-                   VectorIn<S> q, VectorIn<S> v, S rate, S tau, VectorOut<S> z, Scratch& scratch) {
-    scratch.kq.col(0) = k;
-    scratch.kq.col(1) = q;
-    SmallProduct<S>::affine(W.W[0], scratch.kq, W.b[0], scratch.Wkq);
-    learn(W, R, norm, k, v, rate, scratch);
-    answer(W, R, q, tau, scratch);
-    M::Output::template output<S>(scratch.Y[depth - 1], q, norm, z);
-  }
-
-  /// At a border: W <- W - tau R, R <- 0.
-  static void finish_mini_batch(Weights W, Weights R, S tau) {
-    for (std::size_t l = 0; l < depth; ++l) {
-      W.W[l] -= tau * R.W[l];
-      W.b[l] -= tau * R.b[l];
-      R.W[l].setZero();
-      R.b[l].setZero();
-    }
+  void step(const ConstWeights& W, Weights R, const HeadNorm<S>& norm, VectorIn<S> k, VectorIn<S> q,
+            VectorIn<S> v, S rate, S tau, VectorOut<S> z) {
+    read_[0] = -tau;
+    rate_[0] = rate;
+    const CarriedWeights<S, M> carried{read_only(R), read_};
+    Form::step({W, true, std::span(&carried, 1), norm, k, q, v, Matrix<S>()}, rate_, R, z, trace_);
   }
 
  private:
-  static void learn(const ConstWeights& W, Weights& R, const HeadNorm<S>& norm, VectorIn<S> k,
-                    VectorIn<S> v, S rate, Scratch& scratch) {
-    scratch.A[0] = k;
-    scratch.Z[0] = scratch.Wkq.col(0);
-    for (std::size_t l = 0; l < depth; ++l) {
-      if (l > 0) affine(W, l, scratch.A[l], scratch.Z[l]);
-      if (l + 1 < depth)
-        M::Activation::template inner_gradient<S>(scratch.Z[l], scratch.A[l + 1], scratch.g[l]);
-    }
-    M::Output::template gradient<S>(scratch.Z[depth - 1], k, v, norm, scratch.Del[depth - 1]);
-    for (std::size_t l = depth - 1; l-- > 0;) {
-      scratch.Del[l].noalias() = W.W[l + 1].transpose() * scratch.Del[l + 1];
-      scratch.Del[l].array() *= scratch.g[l].array();
-    }
-    for (std::size_t l = 0; l < depth; ++l) {
-      scratch.Del[l] *= rate;
-      R.W[l].noalias() += scratch.Del[l] * scratch.A[l].transpose();
-      if (M::has_bias) R.b[l] += scratch.Del[l];
-    }
-  }
-
-  static void answer(const ConstWeights& W, const Weights& R, VectorIn<S> q, S tau,
-                     Scratch& scratch) {
-    scratch.B[0] = q;
-    scratch.Y[0] = scratch.Wkq.col(1);
-    for (std::size_t l = 0; l < depth; ++l) {
-      Vector<S>&Y = scratch.Y[l], &RB = scratch.Z[l];
-      if (l > 0) affine(W, l, scratch.B[l], Y);
-      affine(R, l, scratch.B[l], RB);
-      Y -= tau * RB;
-      if (l + 1 < depth) M::Activation::template value<S>(Y, scratch.B[l + 1]);
-    }
-  }
-
-  static void affine(const auto& W, std::size_t l, const Vector<S>& in, Vector<S>& out) {
-    out.noalias() = W.W[l] * in;
-    if (M::has_bias) out += W.b[l];
-  }
+  using Form = ChunkForm<S, M>;
+  typename Form::Trace trace_;
+  Vector<S> read_ = Vector<S>::Zero(1), rate_ = read_;
 };
 
 }  // namespace ttt

@@ -1,8 +1,9 @@
 /// @file
-/// What stands between the top of an inner model, z [f], and its loss and output.
-///   LayerNormResidual: l = 1/2 |LN(z) - (v - k)|^2, output q + LN(y): the published layers.
-///   PlainOutput:       l = 1/2 |z - v|^2,           output y.
-/// LN(z) = gamma . x + beta, x = (z - mean) / s, s = sqrt(var + 1e-6), over the f rows of a token;
+/// What stands between the top of an inner model, z [f], and its loss and output: a norm, a loss
+/// (inner_loss.hpp), and whether f has a residual, f(k) = k + norm(z):
+///   p = norm(z), target t = v - k (residual) or v, loss l(p, t), output q + norm(y) or norm(y)
+///   LayerNormTop, RMSNormTop: norm(z) = gamma . x + beta, x = (z - mean) / s (RMSNorm: z / s),
+///   s = sqrt(mean square + 1e-6), over the f rows of a token; NoNorm: norm(z) = z.
 /// gamma and beta belong to a head and are learned by the outer loop only.
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7, and the official code.
 #pragma once
@@ -12,6 +13,7 @@
 
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/inner/inner_loss.hpp"
 
 namespace ttt {
 
@@ -29,121 +31,107 @@ struct HeadNormGradient {
   Eigen::Map<Vector<S>> bias;    // [f]
 };
 
-struct PlainOutput {
-  static constexpr bool has_norm = false;
-
-  template <Scalar S>
-  static S loss(VectorIn<S> z, VectorIn<S>, VectorIn<S> v, const HeadNorm<S>&) {
-    return S(0.5) * (z - v).squaredNorm();
-  }
-
-  /// G = dl/dz, a column a token.
-  template <Scalar S>
-  static void gradient(MatrixIn<S> Z, MatrixIn<S>, MatrixIn<S> V, const HeadNorm<S>&,
-                       MatrixOut<S> G) {
-    G = Z - V;
-  }
-
-  template <Scalar S>
-  static void output(MatrixIn<S> Y, MatrixIn<S>, const HeadNorm<S>&, MatrixOut<S> O) {
-    O = Y;
-  }
-
-  /// Adjoint of `gradient`: overwrites dZ, adds into dK and dV.
-  template <Scalar S>
-  static void gradient_backward(MatrixIn<S>, MatrixIn<S>, MatrixIn<S>, const HeadNorm<S>&,
-                                MatrixIn<S> dG, MatrixOut<S> dZ, MatrixOut<S>, MatrixOut<S> dV,
-                                HeadNormGradient<S>&) {
-    dZ = dG;
-    dV -= dG;
-  }
-
-  /// Adjoint of `output`: overwrites dY and dQ.
-  template <Scalar S>
-  static void output_backward(MatrixIn<S>, const HeadNorm<S>&, MatrixIn<S> dO, MatrixOut<S> dY,
-                              MatrixOut<S> dQ, HeadNormGradient<S>&) {
-    dY = dO;
-    dQ.setZero();
-  }
+struct NoNorm {
+  static constexpr bool normalizes = false, centred = false;
+};
+struct LayerNormTop {
+  static constexpr bool normalizes = true, centred = true;
+};
+struct RMSNormTop {
+  static constexpr bool normalizes = true, centred = false;
 };
 
-struct LayerNormResidual {
-  static constexpr bool has_norm = true;
+template <class Norm, class Loss, bool residual>
+struct OutputRule {
+  static constexpr bool has_norm = Norm::normalizes;
   static constexpr double epsilon = 1e-6;
 
+  /// l of one token.
   template <Scalar S>
   static S loss(VectorIn<S> z, VectorIn<S> k, VectorIn<S> v, const HeadNorm<S>& norm) {
-    using std::sqrt;
-    const S mean = z.mean();
-    const S s = sqrt((z.array() - mean).square().mean() + S(epsilon));
-    const auto prediction = norm.weight.array() * ((z.array() - mean) / s) + norm.bias.array();
-    return S(0.5) * (prediction - (v - k).array()).square().sum();
+    const Vector<S> p = normed<Eigen::Dynamic>(z.array(), norm);
+    return Loss::value(p.array(), target(k.array(), v.array())).sum();
   }
 
-  /// G = dl/dz, a column a token: with d = gamma . (LN(z) - (v - k)),
-  /// G = (d - mean(d) - x mean(d . x)) / s
+  /// G = dl/dz, a column a token: with d = gamma . l'(norm(z), t),
+  /// G = (d - mean(d) - x mean(d . x)) / s, RMSNorm without mean(d).
   template <Scalar S>
   static void gradient(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V, const HeadNorm<S>& norm,
                        MatrixOut<S> G) {
-    with_head_width(Z.rows(), [&](auto f) {
-      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
+    with_head_width(Z.rows(), [&](auto width) {
       for (Index t = 0; t < Z.cols(); ++t) {
-        const auto z = column<f>(Z, t);
-        const Moments<S> m(z);
-        auto g = column<f>(G, t);
-        const auto x = kept<f>((z - m.mean) * m.inverse_s);
-        const auto d = kept<f>(gamma * (gamma * x + beta - column<f>(V, t) + column<f>(K, t)));
-        const S mean_d = m.share * d.sum(), mean_dx = m.share * (d * x).sum();
-        g = (d - mean_d - x * mean_dx) * m.inverse_s;
+        const auto z = column<width>(Z, t), k = column<width>(K, t), v = column<width>(V, t);
+        auto g = column<width>(G, t);
+        if constexpr (has_norm) {
+          const auto gamma = column<width>(norm.weight, 0), beta = column<width>(norm.bias, 0);
+          const Moments<S> m(z);
+          const auto x = kept<width>((z - m.mean) * m.inverse_s);
+          const auto d = kept<width>(gamma * Loss::slope(gamma * x + beta, target(k, v)));
+          const S mean_d = m.mean_of(d), mean_dx = m.share * (d * x).sum();
+          g = (d - mean_d - x * mean_dx) * m.inverse_s;
+        } else {
+          g = Loss::slope(z, target(k, v));
+        }
       }
     });
   }
 
-  /// O = Q + LN(Y)
+  /// O = norm(Y), or Q + norm(Y).
   template <Scalar S>
   static void output(MatrixIn<S> Y, MatrixIn<S> Q, const HeadNorm<S>& norm, MatrixOut<S> O) {
-    with_head_width(Y.rows(), [&](auto f) {
-      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
+    with_head_width(Y.rows(), [&](auto width) {
       for (Index t = 0; t < Y.cols(); ++t) {
-        const auto y = column<f>(Y, t);
-        const Moments<S> m(y);
-        auto o = column<f>(O, t);
-        o = column<f>(Q, t) + beta + gamma * ((y - m.mean) * m.inverse_s);
+        const auto y = column<width>(Y, t), q = column<width>(Q, t);
+        auto o = column<width>(O, t);
+        if constexpr (residual) {
+          o = q + normed<width>(y, norm);
+        } else {
+          o = normed<width>(y, norm);
+        }
       }
     });
   }
 
   /// Adjoint of `gradient`: overwrites dZ, adds into dK, dV and the norm's gradient.
-  /// Forward: e = gamma . x + beta - (v - k), d = gamma . e, m1 = mean(d), m2 = mean(d . x),
+  /// Forward: p = gamma . x + beta, e = l'(p, t), d = gamma . e, m1 = mean(d), m2 = mean(d . x),
   /// G = (d - m1 - x m2) / s.
   template <Scalar S>
   static void gradient_backward(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V,
                                 const HeadNorm<S>& norm, MatrixIn<S> dG, MatrixOut<S> dZ,
                                 MatrixOut<S> dK, MatrixOut<S> dV, HeadNormGradient<S>& d_norm) {
-    with_head_width(Z.rows(), [&](auto f) {
-      const auto gamma = column<f>(norm.weight, 0), beta = column<f>(norm.bias, 0);
-      auto d_gamma = column<f>(d_norm.weight, 0), d_beta = column<f>(d_norm.bias, 0);
+    with_head_width(Z.rows(), [&](auto width) {
       for (Index t = 0; t < Z.cols(); ++t) {
-        const auto z = column<f>(Z, t);
-        const Moments<S> m(z);
-        const auto mean = [&](const auto& numbers) { return m.share * numbers.sum(); };
-        const auto x = kept<f>((z - m.mean) * m.inverse_s);
-        const auto e = kept<f>(gamma * x + beta - column<f>(V, t) + column<f>(K, t));
-        const auto d = kept<f>(gamma * e);
-        const S m1 = mean(d), m2 = mean(d * x);
-        const auto g = kept<f>(column<f>(dG, t) * m.inverse_s);
-        const S mean_g = mean(g), mean_gx = mean(g * x);
-        const S ds = -m.inverse_s * (g * (d - m1 - x * m2)).sum();  // -sum(dG . G) / s
-        const auto dd = kept<f>(g - mean_g - x * mean_gx);
-        const auto de = kept<f>(gamma * dd);
-        d_gamma += dd * (e + gamma * x);
-        d_beta += de;
-        auto dv = column<f>(dV, t), dk = column<f>(dK, t), dz = column<f>(dZ, t);
-        dv -= de;
-        dk += de;
-        const auto dx = kept<f>(gamma * de - g * m2 - mean_gx * d);
-        const S mean_dx = mean(dx), mean_dxx = mean(dx * x);
-        dz = (dx - mean_dx - x * mean_dxx) * m.inverse_s + x * (m.share * ds);
+        const auto z = column<width>(Z, t), k = column<width>(K, t), v = column<width>(V, t);
+        const auto d_gradient = column<width>(dG, t);
+        auto dv = column<width>(dV, t), dk = column<width>(dK, t), dz = column<width>(dZ, t);
+        const auto add_to_target = [&](const auto& dt) {
+          dv += dt;
+          if constexpr (residual) dk -= dt;
+        };
+        if constexpr (has_norm) {
+          const auto gamma = column<width>(norm.weight, 0), beta = column<width>(norm.bias, 0);
+          const Moments<S> m(z);
+          const auto x = kept<width>((z - m.mean) * m.inverse_s);
+          const auto p = kept<width>(gamma * x + beta);
+          const auto e = kept<width>(Loss::slope(p, target(k, v)));
+          const auto d = kept<width>(gamma * e);
+          const S m1 = m.mean_of(d), m2 = m.share * (d * x).sum();
+          const auto g = kept<width>(d_gradient * m.inverse_s);
+          const S mean_gx = m.share * (g * x).sum();
+          const S ds = -m.inverse_s * (g * (d - m1 - x * m2)).sum();  // -sum(dG . G) / s
+          const auto dd = kept<width>(g - m.mean_of(g) - x * mean_gx);
+          const auto de = kept<width>(gamma * dd);
+          const auto dp = kept<width>(Loss::bend(p, target(k, v)) * de);
+          column<width>(d_norm.weight, 0) += dd * e + dp * x;
+          column<width>(d_norm.bias, 0) += dp;
+          add_to_target(Loss::mixed(p, target(k, v)) * de);
+          const auto dx = kept<width>(gamma * dp - g * m2 - mean_gx * d);
+          const S mean_dxx = m.share * (dx * x).sum();
+          dz = (dx - m.mean_of(dx) - x * mean_dxx) * m.inverse_s + x * (m.share * ds);
+        } else {
+          add_to_target(Loss::mixed(z, target(k, v)) * d_gradient);
+          dz = Loss::bend(z, target(k, v)) * d_gradient;
+        }
       }
     });
   }
@@ -152,22 +140,30 @@ struct LayerNormResidual {
   template <Scalar S>
   static void output_backward(MatrixIn<S> Y, const HeadNorm<S>& norm, MatrixIn<S> dO,
                               MatrixOut<S> dY, MatrixOut<S> dQ, HeadNormGradient<S>& d_norm) {
-    with_head_width(Y.rows(), [&](auto f) {
-      const auto gamma = column<f>(norm.weight, 0);
-      auto d_gamma = column<f>(d_norm.weight, 0), d_beta = column<f>(d_norm.bias, 0);
-      for (Index t = 0; t < Y.cols(); ++t) {
-        const auto z = column<f>(Y, t), d_out = column<f>(dO, t);
-        const Moments<S> m(z);
-        const auto y = kept<f>((z - m.mean) * m.inverse_s);
-        d_gamma += d_out * y;
-        d_beta += d_out;
-        const auto d = kept<f>(gamma * d_out);
-        const S mean_d = m.share * d.sum(), mean_dy = m.share * (d * y).sum();
-        auto dy = column<f>(dY, t);
-        dy = (d - mean_d - y * mean_dy) * m.inverse_s;
-      }
-    });
-    dQ = dO;
+    if constexpr (has_norm) {
+      with_head_width(Y.rows(), [&](auto width) {
+        const auto gamma = column<width>(norm.weight, 0);
+        auto d_gamma = column<width>(d_norm.weight, 0), d_beta = column<width>(d_norm.bias, 0);
+        for (Index t = 0; t < Y.cols(); ++t) {
+          const auto y = column<width>(Y, t), d_out = column<width>(dO, t);
+          const Moments<S> m(y);
+          const auto x = kept<width>((y - m.mean) * m.inverse_s);
+          d_gamma += d_out * x;
+          d_beta += d_out;
+          const auto d = kept<width>(gamma * d_out);
+          const S mean_dx = m.share * (d * x).sum();
+          auto dy = column<width>(dY, t);
+          dy = (d - m.mean_of(d) - x * mean_dx) * m.inverse_s;
+        }
+      });
+    } else {
+      dY = dO;
+    }
+    if constexpr (residual) {
+      dQ = dO;
+    } else {
+      dQ.setZero();
+    }
   }
 
  private:
@@ -178,10 +174,33 @@ struct LayerNormResidual {
 
     explicit Moments(const auto& z) : share(S(1) / static_cast<S>(z.size())) {
       using std::sqrt;
-      mean = share * z.sum();
+      mean = mean_of(z);
       inverse_s = S(1) / sqrt(share * (z - mean).square().sum() + S(epsilon));
     }
+    /// 0 where the norm is not centred.
+    S mean_of(const auto& numbers) const { return Norm::centred ? share * numbers.sum() : S(0); }
   };
+
+  /// v - k with a residual, else v.
+  static auto target(const auto& k, const auto& v) {
+    if constexpr (residual) {
+      return v - k;
+    } else {
+      return v;
+    }
+  }
+
+  /// norm(z) of one token.
+  template <int width, Scalar S>
+  static auto normed(const auto& z, const HeadNorm<S>& norm) {
+    if constexpr (has_norm) {
+      const Moments<S> m(z);
+      return column<width>(norm.bias, 0) +
+             column<width>(norm.weight, 0) * ((z - m.mean) * m.inverse_s);
+    } else {
+      return z;
+    }
+  }
 
   /// Calls `body` with the head width as a constant where it is a usual one: its loops over the
   /// rows of a token, of a few instructions, then need no code for their ends (twice as fast).
@@ -221,5 +240,11 @@ struct LayerNormResidual {
     return Eigen::Map<Column>(tokens.data() + t * tokens.outerStride(), tokens.rows());
   }
 };
+
+/// The published layers: f(k) = k + LN(z), l = 1/2 |f(k) - v|^2.
+struct LayerNormResidual : OutputRule<LayerNormTop, SquaredError, true> {};
+
+/// f(k) = z, l = 1/2 |f(k) - v|^2.
+struct PlainOutput : OutputRule<NoNorm, SquaredError, false> {};
 
 }  // namespace ttt

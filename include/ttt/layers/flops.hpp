@@ -3,12 +3,12 @@
 /// Mamba's scan, as the code executes them; a multiply and an add are two. D width; "backward" is
 /// the backward alone: two products for each of a projection's, and what is named below.
 ///
-/// TTT: H heads, f = D/H, b mini-batch; level l of the inner stack maps i = in to o = out rows, and
-/// "above" means l >= 2.
+/// TTT: H heads, f = D/H, b mini-batch; a weight matrix of the inner stack maps i = in to
+/// o = out rows, and "above" means that a stage lies below it.
 ///   projections  4 of 2 D^2 (q, k, v, o; with share_qk and gate: q, v, g, o)
-///   forward   a level: W A, W B, Del A'  6 i o; A'B, Del M  2 b (i + o); above: W'Del  2 i o
-///   backward  a level: forward again without Del A', adjoints  12 i o + 4 b (i + o); above: 4 i o
-///   step      a level: W a, W b, R b, Del a'  8 i o; above: W'Del  2 i o
+///   forward   a matrix: W A, W B, Del A'  6 i o; A'B, Del M  2 b (i + o); above: W'Del  2 i o
+///   backward  a matrix: forward again without Del A', adjoints  12 i o + 4 b (i + o); above: 4 i o
+///   step      a matrix: W a, W b, R b, Del a'  8 i o; above: W'Del  2 i o
 /// Attention: H heads of width f, each token sees n tokens, on average over T or in its window.
 ///   forward   K'q, V p  4 n H f          backward  scores again, four adjoints  10 n H f
 /// Mamba: E channels of N states.  scan: dt A, exp, h, dt u B', h C  7 E N; backward 3 times that
@@ -31,14 +31,14 @@ struct Flops {
 };
 
 /// Of the inner loop of a TTT layer alone.
-template <InnerModel M>
+template <StackModel M>
 Flops inner_flops_per_token(const TTTConfig& config) {
   const double b = static_cast<double>(config.mini_batch);
   Flops flops;
-  for (std::size_t l = 0; l < stack_depth<M>; ++l) {
-    const auto i = static_cast<double>(level_width<M>(l, config.head_width()));
-    const auto o = static_cast<double>(level_width<M>(l + 1, config.head_width()));
-    const double above = l > 0 ? 1 : 0;
+  for (std::size_t l = 0; l < M::weight_count; ++l) {
+    const WeightShape shape = M::weight_shape(l, config.head_width());
+    const auto i = static_cast<double>(shape.cols), o = static_cast<double>(shape.rows);
+    const double above = M::Stages::passes_gradient_down(l, false) ? 1 : 0;
     const double forward = (6 + 2 * above) * i * o + 2 * b * (i + o);
     flops.forward += forward;
     flops.backward += forward - 2 * i * o + (12 + 4 * above) * i * o + 4 * b * (i + o);
@@ -48,7 +48,7 @@ Flops inner_flops_per_token(const TTTConfig& config) {
   return {heads * flops.forward, heads * flops.backward, heads * flops.step};
 }
 
-template <InnerModel M>
+template <StackModel M>
 Flops flops_per_token(const TTTConfig& config) {
   const auto width = static_cast<double>(config.width);
   const double one = 2 * width * width;

@@ -80,7 +80,7 @@ concept SequenceLayer = LayerTypes<L> &&
 
 /// Calls that follow from a layer's own `forward_batch`, `backward_batch` and `step`.
 /// `Layer` derives from `StreamCalls<Layer, S>` and says `using StreamCalls<Layer, S>::step;`.
-template <class Layer, Scalar S>
+template <class Layer, class S>
 class StreamCalls {
  public:
   /// Tokens that inference takes through a layer at once: scratch memory does not grow beyond it.

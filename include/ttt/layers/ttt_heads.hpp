@@ -6,6 +6,7 @@
 /// extends the running sum R; the piece that completes it moves W (dual_form.hpp).
 #pragma once
 
+#include "ttt/inner/online_step.hpp"
 #include "ttt/layers/sequence_layer.hpp"
 #include "ttt/layers/ttt_types.hpp"
 
@@ -30,7 +31,7 @@ class TTTHeads {
   using Cache = TTTCache<S, M>;
   using Workspace = TTTWorkspace<S, M>;
   using Scratch = TTTHeadScratch<S, M>;
-  static constexpr std::size_t depth = stack_depth<M>;
+  using Form = ChunkForm<S, M>;
 
   TTTHeads(const TTTConfig& config, const Parameters& parameters)
       : config_(config), parameters_(parameters) {}
@@ -83,13 +84,14 @@ class TTTHeads {
     if (piece.offset > 0) copy_weights(state.sums.head(h), cache.sums[i].head(h));
   }
 
-  /// E(s, t) = lr_s tau_t, and the weights e with which the piece's gradients are carried on: into
-  /// W where it ends the mini-batch, else into R.
+  /// E(s, t) = lr_s tau_t; how the outputs read R, and the weights e with which the piece's
+  /// gradients are carried on: into W where it ends the mini-batch, else into R.
   void prepare(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
                Scratch& scratch) const {
     scratch.rate = a.rate.row(h).segment(piece.begin, piece.size).transpose();
     ensure_shape(scratch.E, piece.size, piece.size);
     scratch.E.noalias() = scratch.rate * tau.segment(piece.offset, piece.size).transpose();
+    scratch.read = -tau.segment(piece.offset, piece.size);
     scratch.e = piece.ends_mini_batch ? S(-tau[tau.size() - 1]) * scratch.rate : scratch.rate;
   }
 
@@ -102,20 +104,32 @@ class TTTHeads {
     return tokens.block(h * f, piece.begin, f, piece.size);
   }
 
+  using ConstHead = HeadWeights<const S, M::weight_count>;
+  using Head = HeadWeights<S, M::weight_count>;
+
+  /// Tokens at the start of a mini-batch read nothing but W: no earlier one left a gradient.
+  Chunk<S, M> chunk(const TTTPiece& piece, Index h, const TTTActivations<S>& a, const ConstHead& W,
+                    const CarriedWeights<S, M>& R, const Scratch& scratch) const {
+    const std::span<const CarriedWeights<S, M>> carried(&R, piece.offset > 0 ? 1 : 0);
+    return {W,
+            true,
+            carried,
+            parameters_.norm(h),
+            block(a.k, piece, h),
+            block(a.q, piece, h),
+            block(a.v, piece, h),
+            scratch.E};
+  }
+
   void forward_piece(const TTTPiece& piece, Index h, VectorIn<S> tau, TTTActivations<S>& a,
                      State& state, Scratch& scratch) const {
     prepare(piece, h, tau, a, scratch);
     auto W = state.weights.head(h), R = state.sums.head(h);
-    const typename DualForm<S, M>::Carried carried{std::as_const(state).sums.head(h),
-                                                   tau.segment(piece.offset, piece.size)};
-    DualForm<S, M>::forward(std::as_const(state).weights.head(h),
-                            piece.offset > 0 ? &carried : nullptr, parameters_.norm(h),
-                            block(a.k, piece, h), block(a.q, piece, h), block(a.v, piece, h),
-                            scratch.E, block(a.z, piece, h), scratch.trace);
-    if (piece.ends_mini_batch && piece.offset > 0)
-      OnlineStep<S, M>::finish_mini_batch(W, R, tau[tau.size() - 1]);
-    DualForm<S, M>::carry(scratch.trace, block(a.k, piece, h), scratch.e,
-                          piece.ends_mini_batch ? W : R);
+    const CarriedWeights<S, M> carried{std::as_const(state).sums.head(h), scratch.read};
+    Form::forward(chunk(piece, h, a, std::as_const(state).weights.head(h), carried, scratch),
+                  block(a.z, piece, h), scratch.trace);
+    if (piece.ends_mini_batch && piece.offset > 0) finish_mini_batch(W, R, tau[tau.size() - 1]);
+    Form::carry(scratch.trace, block(a.k, piece, h), scratch.e, piece.ends_mini_batch ? W : R);
   }
 
   void backward_piece(Index i, Index h, const Cache& cache, State& d_state, Workspace& workspace,
@@ -124,40 +138,35 @@ class TTTHeads {
     const TTTActivations<S>& a = cache.activations;
     const Index f = config_.head_width(), task = piece.sequence * config_.heads + h;
     prepare(piece, h, cache.tau, a, scratch);
-    const auto W = cache.weights[i].head(h);
     const auto& sums = piece.offset > 0 ? cache.sums[i] : cache.weights[i];  // the latter is unread
-    const typename DualForm<S, M>::Carried carried{sums.head(h),
-                                                   cache.tau.segment(piece.offset, piece.size)};
-    const auto* carried_in = piece.offset > 0 ? &carried : nullptr;
+    const CarriedWeights<S, M> carried{sums.head(h), scratch.read};
+    const auto in = chunk(piece, h, a, cache.weights[i].head(h), carried, scratch);
     ensure_shape(scratch.O, f, piece.size);
-    DualForm<S, M>::forward(W, carried_in, parameters_.norm(h), block(a.k, piece, h),
-                            block(a.q, piece, h), block(a.v, piece, h), scratch.E, scratch.O,
-                            scratch.trace);
+    Form::forward(in, scratch.O, scratch.trace);
 
     auto dW = d_state.weights.head(h), dR = d_state.sums.head(h);
     auto d_tau = workspace.d_tau.col(task);
-    if (piece.ends_mini_batch) border_backward(piece, carried, cache.tau, dW, dR, d_tau);
+    if (piece.ends_mini_batch && piece.offset > 0)
+      border_backward(carried.X, cache.tau, dW, dR, d_tau);
     for (auto* matrix : {&scratch.dK, &scratch.dQ, &scratch.dV})
       ensure_shape(*matrix, f, piece.size);
     ensure_shape(scratch.dE, piece.size, piece.size);
     scratch.d_read.resize(piece.size);
     scratch.d_e.resize(piece.size);
-    typename DualFormAdjoint<S, M>::Outputs out{piece.ends_mini_batch
-                                                    ? std::as_const(d_state).weights.head(h)
-                                                    : std::as_const(d_state).sums.head(h),
-                                                dW,
-                                                piece.offset > 0 ? &dR : nullptr,
-                                                norm_gradient(workspace, task),
-                                                scratch.dK,
-                                                scratch.dQ,
-                                                scratch.dV,
-                                                scratch.dE,
-                                                scratch.d_read,
-                                                scratch.d_e};
-    DualFormAdjoint<S, M>::backward(
-        {W, carried_in, parameters_.norm(h), block(a.k, piece, h), block(a.q, piece, h),
-         block(a.v, piece, h), scratch.E, scratch.e},
-        scratch.trace, block(workspace.dz, piece, h), out, scratch.adjoint);
+    const WrittenWeights<S, M> written{piece.ends_mini_batch
+                                           ? std::as_const(d_state).weights.head(h)
+                                           : std::as_const(d_state).sums.head(h),
+                                       scratch.e, scratch.d_e};
+    CarriedGradient<S, M> d_carried{dR, scratch.d_read};
+    ChunkGradient<S, M> out{dW,
+                            std::span(&d_carried, in.carried.size()),
+                            norm_gradient(workspace, task),
+                            scratch.dK,
+                            scratch.dQ,
+                            scratch.dV,
+                            scratch.dE};
+    Form::backward(in, std::span(&written, 1), scratch.trace, block(workspace.dz, piece, h), out,
+                   scratch.adjoint);
     if (piece.offset == 0) set_zero(dR);
     block(workspace.dq, piece, h) = scratch.dQ;
     block(workspace.dk, piece, h) = scratch.dK;
@@ -166,39 +175,30 @@ class TTTHeads {
   }
 
   /// Forward: W+ = W - tau_{b-1} R + (carry), R+ = 0.
-  static void border_backward(const TTTPiece& piece, const typename DualForm<S, M>::Carried& in,
-                              VectorIn<S> tau, HeadWeights<S, depth>& dW, HeadWeights<S, depth>& dR,
+  static void border_backward(const ConstHead& R, VectorIn<S> tau, const Head& dW, Head& dR,
                               VectorOut<S> d_tau) {
-    if (piece.offset == 0) return;
     const Index last = tau.size() - 1;
-    for (std::size_t l = 0; l < depth; ++l) {
-      d_tau[last] -= dW.W[l].cwiseProduct(in.sums.W[l]).sum();
-      d_tau[last] -= dW.b[l].cwiseProduct(in.sums.b[l]).sum();
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
+      d_tau[last] -= dW.W[l].cwiseProduct(R.W[l]).sum();
+      d_tau[last] -= dW.b[l].cwiseProduct(R.b[l]).sum();
       dR.W[l] = -tau[last] * dW.W[l];
       dR.b[l] = -tau[last] * dW.b[l];
     }
   }
 
-  /// Forward: E = lr tau', read = tau, e = -tau_{b-1} lr at a border, else lr.
+  /// Forward: E = lr tau', read = -tau, e = -tau_{b-1} lr at a border, else lr.
   void rates_backward(const TTTPiece& piece, Index h, VectorIn<S> tau, const Scratch& scratch,
                       VectorOut<S> d_tau, Workspace& workspace) const {
     const auto tau_piece = tau.segment(piece.offset, piece.size);
     auto d_rate = workspace.d_gate.row(h).segment(piece.begin, piece.size).transpose();
     d_rate = scratch.dE * tau_piece;
-    d_tau.segment(piece.offset, piece.size) +=
-        scratch.dE.transpose() * scratch.rate + scratch.d_read;
+    d_tau.segment(piece.offset, piece.size) += scratch.dE.transpose() * scratch.rate;
+    if (piece.offset > 0) d_tau.segment(piece.offset, piece.size) -= scratch.d_read;
     if (piece.ends_mini_batch) {
       d_rate -= tau[tau.size() - 1] * scratch.d_e;
       d_tau[tau.size() - 1] -= scratch.rate.dot(scratch.d_e);
     } else {
       d_rate += scratch.d_e;
-    }
-  }
-
-  static void set_zero(HeadWeights<S, depth>& weights) {
-    for (std::size_t l = 0; l < depth; ++l) {
-      weights.W[l].setZero();
-      weights.b[l].setZero();
     }
   }
 

@@ -27,7 +27,7 @@ InnerLosses<S> inner_losses(const TTTLayer<S, M>& layer, const TTTCache<S, M>& c
     const TTTPiece& piece = cache.pieces[i];
     for (Index h = 0; h < H; ++h) {
       InnerLossWalk<S, M> walk(layer.parameters().W_0.head(h), cache.weights[i].head(h),
-                               layer.parameters().norm(h));
+                               layer.parameters().norm(h), f);
       if (piece.offset > 0) walk.resume(cache.sums[i].head(h), cache.tau[piece.offset - 1]);
       for (Index n = 0; n < piece.size; ++n) {
         const Index t = piece.begin + n;

@@ -4,7 +4,7 @@
 ///   q, k    rotated by the place in the mini-batch
 ///   z_t     = f(q_t; W_t),  W_t = W - tau_t sum_s lr_s grad l(W; k_s, v_s)   (per head; ttt_heads)
 ///   y       = W_o' (gelu(W_g' x) . LN(z))                                    (gate if switched on)
-/// `TTTLinear` and `TTTMLP` are its published instances; any `Stack` is an inner model.
+/// `TTTLinear` and `TTTMLP` are its published instances; any `InnerModel` will do.
 /// Source: Sun et al. 2024 (arXiv 2407.04620); equal to the official PyTorch code, test by test.
 #pragma once
 
@@ -17,8 +17,25 @@
 
 namespace ttt {
 
-template <ttt::Scalar S, InnerModel M>
+/// `S` is float or double, `M` an inner model. M is not constrained but checked, with a sentence
+/// for every mistake, since users write models.
+template <class S, class M>
 class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
+  static_assert(ttt::Scalar<S>, "TTTLayer<S, M>: the scalar type S is not float or double");
+  static_assert(HasOutputRule<M>,
+                "TTTLayer<S, M>: the inner model M has no output rule; say for instance "
+                "`using Output = ttt::LayerNormResidual;` (inner/output_rule.hpp)");
+  static_assert(HasWeightShapes<M>,
+                "TTTLayer<S, M>: the inner model M does not say what its weights are; it needs "
+                "weight_count and weight_shape(l, head_width), which returns a ttt::WeightShape");
+  static_assert(FittingStages<M>,
+                "TTTLayer<S, M>: the stages of M do not fit one another; a Residual keeps its "
+                "width, the parts of a Gated have equal widths, the last stage has the head's, and "
+                "one of them has weights");
+  static_assert(HasChunkForm<S, M>,
+                "TTTLayer<S, M>: the inner model M is no Stack, and its code is incomplete; "
+                "predict, gradient or Saved is missing (inner/first_order.hpp)");
+
  public:
   using Scalar = S;
   using Inner = M;
@@ -66,8 +83,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
             "TTTLayer: the state's position is ", state.position, ", expected 0 to ",
             config_.mini_batch - 1);
     require_shape("TTTLayer: the state's conv_tail", state.conv_tail, width(), tail_size());
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
-      for (const StackWeights<S, M>* part : {&state.weights, &state.sums}) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
+      for (const InnerWeights<S, M>* part : {&state.weights, &state.sums}) {
         const auto& W_0 = parameters_.W_0;
         require(part->heads == config_.heads, "TTTLayer: the state has ", part->heads,
                 " heads, expected ", config_.heads);
@@ -89,7 +106,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
 
   /// W_0 is where every stream begins: its gradient is the adjoint of the initial state.
   void backward_initial_state(const State& d_state, Parameters& grad) const {
-    for (std::size_t l = 0; l < stack_depth<M>; ++l) {
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
       grad.W_0.W[l] += d_state.weights.W[l];
       grad.W_0.b[l] += d_state.weights.b[l];
     }
@@ -152,7 +169,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
       cache.positions.push_back(state->position);
       cache.tails.push_back(state->conv_tail);
     }
-    const auto shape = StackWeights<S, M>::zero(config_.heads, config_.head_width());
+    const auto shape = InnerWeights<S, M>::zero(config_.heads, config_.head_width());
     if (cache.weights.empty() || !same_shape(cache.weights[0], shape)) cache.weights.clear();
     cache.weights.resize(cache.pieces.size(), shape);  // keeps the memory of an earlier forward
     cache.sums.resize(cache.pieces.size());
@@ -160,9 +177,9 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
       if (cache.pieces[i].offset > 0) cache.sums[i] = shape;
   }
 
-  static bool same_shape(const StackWeights<S, M>& a, const StackWeights<S, M>& b) {
+  static bool same_shape(const InnerWeights<S, M>& a, const InnerWeights<S, M>& b) {
     if (a.heads != b.heads) return false;
-    for (std::size_t l = 0; l < stack_depth<M>; ++l)
+    for (std::size_t l = 0; l < M::weight_count; ++l)
       if (a.W[l].rows() != b.W[l].rows() || a.W[l].cols() != b.W[l].cols()) return false;
     return true;
   }
@@ -309,7 +326,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   Parameters parameters_;
 };
 
-template <ttt::Scalar S, InnerModel M>
+template <class S, class M>
 void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
                                    MatrixOut<S> y, Workspace& workspace, Cache* cache,
                                    const RunOptions& options) const {
@@ -327,7 +344,7 @@ void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State>
     states[s]->position = (states[s]->position + lengths[s]) % config_.mini_batch;
 }
 
-template <ttt::Scalar S, InnerModel M>
+template <class S, class M>
 void TTTLayer<S, M>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
                                     MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
   this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
@@ -342,7 +359,7 @@ void TTTLayer<S, M>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<S
   project_backward(cache, d_states, dx, grad, workspace);
 }
 
-template <ttt::Scalar S, InnerModel M>
+template <class S, class M>
 void TTTLayer<S, M>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
                           const RunOptions& options) const {
   eigen_assert(x_t.size() == width() && y_t.size() == width());
@@ -353,11 +370,9 @@ void TTTLayer<S, M>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Works
   for (Index h = 0; h < config_.heads; ++h) {
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     auto R = state.sums.head(h);
-    OnlineStep<S, M>::step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
-                           head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z),
-                           w.step_head);
-    if (state.position == last)
-      OnlineStep<S, M>::finish_mini_batch(state.weights.head(h), R, w.tau[last]);
+    w.step_head.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
+                     head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z));
+    if (state.position == last) finish_mini_batch(state.weights.head(h), R, w.tau[last]);
   }
   state.position = state.position == last ? 0 : state.position + 1;
   LayerNorm<S>::step(w.z, parameters_.post_norm_weight, parameters_.post_norm_bias, epsilon, w.n);

@@ -8,7 +8,7 @@
 
 namespace ttt {
 
-template <Scalar S>
+template <class S>
 using TTTLinear = TTTLayer<S, LinearModel>;
 
 }  // namespace ttt

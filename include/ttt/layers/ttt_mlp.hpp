@@ -8,7 +8,7 @@
 
 namespace ttt {
 
-template <Scalar S>
+template <class S>
 using TTTMLP = TTTLayer<S, MLPModel>;
 
 }  // namespace ttt

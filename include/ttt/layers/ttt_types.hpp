@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "ttt/core/random.hpp"
-#include "ttt/inner/dual_form_adjoint.hpp"
+#include "ttt/inner/dual_form.hpp"
 #include "ttt/inner/online_step.hpp"
 
 namespace ttt {
@@ -50,7 +50,7 @@ struct TTTConfig {
 /// What the outer loop learns, with the official names. Tensors that a switch leaves out are empty.
 template <Scalar S, InnerModel M>
 struct TTTParameters {
-  StackWeights<S, M> W_0;                            // initial weights of the inner model
+  InnerWeights<S, M> W_0;                            // initial weights of the inner model
   Vector<S> token_idx;                               // [b]
   Matrix<S> rate_weight;                             // [D, H]
   Matrix<S> rate_bias;                               // [1, H]
@@ -83,7 +83,7 @@ struct TTTParameters {
                                double standard_deviation = 0.02) {
     const Index D = config.width, H = config.heads, f = config.head_width();
     TTTParameters p;
-    p.W_0 = StackWeights<S, M>::zero(H, f);
+    p.W_0 = InnerWeights<S, M>::zero(H, f);
     for (auto& W : p.W_0.W) random.fill_normal(W, standard_deviation);
     p.token_idx.setZero(config.mini_batch);
     p.rate_weight.resize(D, H);
@@ -130,8 +130,8 @@ struct TTTParameters {
 template <Scalar S, InnerModel M>
 struct TTTState {
   Index position = 0;          // modulo b
-  StackWeights<S, M> weights;  // W at the border
-  StackWeights<S, M> sums;     // R, zero at a border
+  InnerWeights<S, M> weights;  // W at the border
+  InnerWeights<S, M> sums;     // R, zero at a border
   Matrix<S> conv_tail;         // [D, K-1], oldest first; empty without share_qk
 
   static auto fields(auto& self) {
@@ -167,8 +167,8 @@ struct TTTCache {
   std::vector<Index> positions;             // of each sequence before its first token
   std::vector<Matrix<S>> tails;             // convolution inputs before each sequence
   std::vector<TTTPiece> pieces;
-  std::vector<StackWeights<S, M>> weights;  // at the start of each piece
-  std::vector<StackWeights<S, M>> sums;     // R before each piece that starts inside a mini-batch
+  std::vector<InnerWeights<S, M>> weights;  // at the start of each piece
+  std::vector<InnerWeights<S, M>> sums;     // R before each piece that starts inside a mini-batch
   Vector<S> tau;                            // [b]
   double inner_rate_scale = 1;
 };
@@ -176,16 +176,16 @@ struct TTTCache {
 /// Scratch of one head's inner loop.
 template <Scalar S, InnerModel M>
 struct TTTHeadScratch {
-  DualFormTrace<S, M> trace;
-  typename DualFormAdjoint<S, M>::Scratch adjoint;
-  Matrix<S> E, dE, O, dK, dQ, dV;  // [n, n], [f, n]
-  Vector<S> rate, e, d_read, d_e;  // [n]
+  typename ChunkForm<S, M>::Trace trace;
+  typename ChunkForm<S, M>::Scratch adjoint;
+  Matrix<S> E, dE, O, dK, dQ, dV;        // [n, n], [f, n]
+  Vector<S> rate, read, e, d_read, d_e;  // [n]
 };
 
 /// Scratch memory of a layer.
 template <Scalar S, InnerModel M>
 struct TTTWorkspace {
-  explicit TTTWorkspace(Index width, Index head_count)
+  TTTWorkspace(Index width, Index head_count)
       : step_head(width / head_count),
         x(width),
         q(width),
@@ -200,7 +200,7 @@ struct TTTWorkspace {
   Matrix<S> d_normed, dz, dq, dk, dv, d_gate;   // [D, T], d_gate [H, T]
   Matrix<S> d_tau, d_norm_weight, d_norm_bias;  // a column for each sequence and head
   std::vector<TTTHeadScratch<S, M>> heads;      // one for each thread
-  OnlineStepScratch<S, M> step_head;
+  OnlineStep<S, M> step_head;
   Vector<S> x, q, k, v, z, n, gate;  // one token
   Matrix<S> tail;                    // [D, K-1]
   Vector<S> tau;                     // [b]

@@ -1,0 +1,241 @@
+/// @file
+/// The stage that learns: Z = W A + b 1', with W [m f, in] and b [m f] for a head of width f.
+///   up      Z = W A + b                          down    D = W' Del          (Del = dl/dZ)
+///   answer  Y = a (W B + b) + sum_j (X_j B + x_j) diag(read_j) - Del M
+///           M = E . (A'B + 1) on and above the diagonal                     ("+ 1" is the bias)
+///   carry   X <- X + Del diag(e) A',  x <- x + Del e
+/// The per-token gradients Del_s A_s' are never formed: that is the dual form.
+/// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.5 and appendix A.
+#pragma once
+
+#include "ttt/inner/stages/stage.hpp"
+
+namespace ttt {
+
+template <int Multiple = 1, bool Bias = true>
+struct Affine {
+  static_assert(Multiple > 0, "Affine<m>: the width of a stage is m times that of the head, m > 0");
+  static constexpr std::size_t weight_count = 1;
+  static constexpr Index width(Index, Index head_width) { return Multiple * head_width; }
+  static constexpr WeightShape weight_shape(std::size_t, Index in, Index head_width) {
+    return {width(in, head_width), in, Bias};
+  }
+
+  static constexpr bool passes_gradient_down(std::size_t, bool learns_below) {
+    return learns_below;
+  }
+
+  template <Scalar S>
+  struct Trace {
+    Matrix<S> P, M;    // A'B + 1 and E . P, both [n, n]
+    Matrix<S> scaled;  // scratch [out, n]
+    // Where a step's tokens enter: k and q side by side, and W times both, so that W is read once.
+    Matrix<S> kq, W_kq;  // [in, 2], [out, 2]
+  };
+
+  /// dA and dDel collect what all sweeps before the last owe to A and Del.
+  template <Scalar S>
+  struct Scratch {
+    Matrix<S> dA, dDel, dB, dM, dP, scaled, product;
+  };
+
+  template <Scalar S, InnerModel Model>
+  static void up(const StageChunk<S, Model>& at, MatrixIn<S> A, Matrix<S>& Z, Trace<S>& trace) {
+    ensure_shape(Z, at.W().rows(), A.cols());
+    if (at.steps() && A.data() == at.chunk.K.data()) {
+      ensure_shape(trace.kq, A.rows(), 2);
+      ensure_shape(trace.W_kq, Z.rows(), 2);
+      trace.kq.col(0) = A.col(0);
+      trace.kq.col(1) = at.chunk.Q.col(0);
+      SmallProduct<S>::affine(at.W(), trace.kq, at.b(), trace.W_kq);
+      Z = trace.W_kq.col(0);
+    } else {
+      SmallProduct<S>::affine(at.W(), A, at.b(), Z);
+    }
+  }
+
+  /// `D` is null where nothing learns below.
+  template <Scalar S, InnerModel Model>
+  static void down(const StageChunk<S, Model>& at, MatrixIn<S> Del, Matrix<S>* D, Trace<S>&) {
+    if (!D) return;
+    ensure_shape(*D, at.W().cols(), Del.cols());
+    SmallProduct<S>::atb(at.W(), Del, *D);
+  }
+
+  template <Scalar S, InnerModel Model>
+  static void answer(const StageChunk<S, Model>& at, const StageInputs<S>& in, Matrix<S>& Y,
+                     Trace<S>& trace) {
+    const Index n = in.B.cols();
+    ensure_shape(Y, at.W().rows(), n);
+    if (!at.chunk.reads_anchor) {
+      Y.setZero();
+    } else if (at.steps() && in.B.data() == at.chunk.Q.data()) {
+      Y = trace.W_kq.col(1);
+    } else {
+      SmallProduct<S>::affine(at.W(), in.B, at.b(), Y);
+    }
+    for (const auto& carried : at.chunk.carried) {
+      ensure_shape(trace.scaled, Y.rows(), n);
+      SmallProduct<S>::affine(carried.X.W[at.first], in.B, carried.X.b[at.first], trace.scaled);
+      if (n == 1) {
+        Y.col(0) += carried.read[0] * trace.scaled.col(0);
+      } else {
+        Y += trace.scaled * carried.read.asDiagonal();
+      }
+    }
+    if (at.steps()) return;  // what the token taught is among the carried weights
+    ensure_shape(trace.P, n, n);
+    SmallProduct<S>::atb(in.A, in.B, trace.P);
+    if (Bias) trace.P.array() += S(1);
+    select_upper(at.chunk.E, trace.P, trace.M);
+    SmallProduct<S>::subtract_ab(in.D_next, trace.M, Y);
+  }
+
+  template <Scalar S>
+  static void carry(std::size_t first, const StageInputs<S>& in, Trace<S>& trace, VectorIn<S> e,
+                    auto& X) {
+    if (e.size() == 1) {  // as vectors: a third of the time
+      X.W[first].noalias() += (e[0] * in.D_next.col(0)) * in.A.col(0).transpose();
+      if (Bias) X.b[first] += e[0] * in.D_next.col(0);
+    } else {
+      trace.scaled.noalias() = in.D_next * e.asDiagonal();
+      SmallProduct<S>::add_abt(trace.scaled, in.A, X.W[first]);
+      if (Bias) X.b[first] += trace.scaled.rowwise().sum();
+    }
+  }
+
+  /// Forward: Y = a (W B + b) + sum_j (X_j B + x_j) diag(read_j) - Del M, M = E . P, P = A'B + 1.
+  template <Scalar S, InnerModel Model>
+  static Matrix<S>& answer_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
+                                    const Trace<S>& trace, const Matrix<S>& dY,
+                                    StageGradient<S, Model>& grad, Scratch<S>& scratch) {
+    carry_backward(at, in, grad, scratch);  // first: a dX may be dW, which changes below
+    ensure_shape(scratch.dM, in.A.cols(), in.A.cols());
+    SmallProduct<S>::atb(in.D_next, dY, scratch.dM);  // -dM
+    mask_backward(at.chunk.E, trace.P, scratch, grad.out.dE);
+    SmallProduct<S>::subtract_abt(dY, trace.M, scratch.dDel);
+    ensure_shape(scratch.dB, in.B.rows(), in.B.cols());
+    if (at.chunk.reads_anchor) {
+      SmallProduct<S>::atb(at.W(), dY, scratch.dB);
+      add_to_weights(dY, in.B, at.first, grad.out.dW);
+    } else {
+      scratch.dB.setZero();
+    }
+    SmallProduct<S>::add_ab(in.A, scratch.dP, scratch.dB);
+    SmallProduct<S>::add_abt(in.B, scratch.dP, scratch.dA);
+    for (std::size_t j = 0; j < at.chunk.carried.size(); ++j)
+      carried_backward(at, j, in, dY, grad, scratch);
+    return scratch.dB;
+  }
+
+  /// Forward: D = W' Del. `dD` is null where nothing learns below.
+  template <Scalar S, InnerModel Model>
+  static Matrix<S>& down_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
+                                  const Trace<S>&, const Matrix<S>* dD,
+                                  StageGradient<S, Model>& grad, Scratch<S>& scratch) {
+    if (dD) {
+      SmallProduct<S>::add_ab(at.W(), *dD, scratch.dDel);
+      SmallProduct<S>::add_abt(in.D_next, *dD, grad.out.dW.W[at.first]);
+    }
+    return scratch.dDel;
+  }
+
+  /// Forward: Z = W A + b.
+  template <Scalar S, InnerModel Model>
+  static Matrix<S>& up_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
+                                const Trace<S>&, const Matrix<S>& dZ, StageGradient<S, Model>& grad,
+                                Scratch<S>& scratch) {
+    add_to_weights(dZ, in.A, at.first, grad.out.dW);
+    SmallProduct<S>::add_atb(at.W(), dZ, scratch.dA);
+    return scratch.dA;
+  }
+
+  /// The gradients that the weights learn from: those at the stage's output.
+  template <Scalar S>
+  static void each_learning_gradient(Matrix<S>& D_next, Trace<S>&, auto&& fn) {
+    fn(D_next);
+  }
+
+ private:
+  /// M = E . P on and above the diagonal, 0 below: selected, since P may hold NaN there.
+  template <Scalar S>
+  static void select_upper(MatrixIn<S> E, const Matrix<S>& P, Matrix<S>& M) {
+    ensure_shape(M, P.rows(), P.cols());
+    for (Index t = 0; t < P.cols(); ++t) {
+      M.col(t).head(t + 1) = E.col(t).head(t + 1).cwiseProduct(P.col(t).head(t + 1));
+      M.col(t).tail(P.rows() - t - 1).setZero();
+    }
+  }
+
+  /// Forward: M = E . P above the diagonal. In: scratch.dM, which is -dM. Adds into dE.
+  template <Scalar S>
+  static void mask_backward(MatrixIn<S> E, const Matrix<S>& P, Scratch<S>& scratch,
+                            Eigen::Ref<Matrix<S>>& dE) {
+    ensure_shape(scratch.dP, P.rows(), P.cols());
+    for (Index t = 0; t < P.cols(); ++t) {
+      const auto dM = -scratch.dM.col(t).head(t + 1);
+      dE.col(t).head(t + 1) += dM.cwiseProduct(P.col(t).head(t + 1));
+      scratch.dP.col(t).head(t + 1) = dM.cwiseProduct(E.col(t).head(t + 1));
+      scratch.dP.col(t).tail(P.rows() - t - 1).setZero();
+    }
+  }
+
+  /// Forward: X += Del diag(e) A', x += Del e.  Overwrites dDel and dA.
+  template <Scalar S, InnerModel Model>
+  static void carry_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
+                             StageGradient<S, Model>& grad, Scratch<S>& scratch) {
+    ensure_shape(scratch.dDel, in.D_next.rows(), in.D_next.cols());
+    ensure_shape(scratch.dA, in.A.rows(), in.A.cols());
+    if (grad.written.empty()) {
+      scratch.dDel.setZero();
+      scratch.dA.setZero();
+    }
+    bool added = false;
+    for (const auto& written : grad.written) {
+      const auto& dX = written.dX.W[at.first];
+      Matrix<S>& C = added ? scratch.product : scratch.dDel;
+      ensure_shape(C, in.D_next.rows(), in.D_next.cols());
+      SmallProduct<S>::affine(dX, in.A, written.dX.b[at.first], C);
+      auto d_e = written.d_e;
+      d_e += in.D_next.cwiseProduct(C).colwise().sum().transpose();
+      C = C * written.e.asDiagonal();
+      if (added) scratch.dDel += C;
+      scratch.scaled.noalias() = in.D_next * written.e.asDiagonal();
+      if (added) {
+        SmallProduct<S>::add_atb(dX, scratch.scaled, scratch.dA);
+      } else {
+        SmallProduct<S>::atb(dX, scratch.scaled, scratch.dA);
+      }
+      added = true;
+    }
+  }
+
+  /// Forward: Y += (X_j B + x_j) diag(read_j).
+  template <Scalar S, InnerModel Model>
+  static void carried_backward(const StageChunk<S, Model>& at, std::size_t j,
+                               const StageInputs<S>& in, const Matrix<S>& dY,
+                               StageGradient<S, Model>& grad, Scratch<S>& scratch) {
+    const auto& carried = at.chunk.carried[j];
+    auto& out = grad.out.carried[j];
+    const auto& X = carried.X.W[at.first];
+    ensure_shape(scratch.product, X.rows(), in.B.cols());
+    SmallProduct<S>::affine(X, in.B, carried.X.b[at.first], scratch.product);
+    out.d_read += dY.cwiseProduct(scratch.product).colwise().sum().transpose();
+    scratch.scaled.noalias() = dY * carried.read.asDiagonal();
+    SmallProduct<S>::add_atb(X, scratch.scaled, scratch.dB);
+    add_to_weights(scratch.scaled, in.B, at.first, out.dX);
+  }
+
+  /// Forward: Z = W A + b.
+  template <Scalar S>
+  static void add_to_weights(const Matrix<S>& dZ, MatrixIn<S> A, std::size_t first, auto& dW) {
+    SmallProduct<S>::add_abt(dZ, A, dW.W[first]);
+    if (Bias) dW.b[first] += dZ.rowwise().sum();
+  }
+};
+
+/// Z = W A: an affine map without a bias.
+template <int Multiple = 1>
+using LinearMap = Affine<Multiple, false>;
+
+}  // namespace ttt
