@@ -80,11 +80,13 @@ struct OneChunk {
 
   HeadNorm<float> norm() const { return {{ones.data(), head_width}, {zeros.data(), head_width}}; }
   auto weights() const { return std::as_const(W).head(0); }
+  /// Of one token; none for a user's code, which nobody counts.
   Flops flops() const {
     TTTConfig config;
     config.width = head_width;
     config.mini_batch = n;
-    return inner_flops_per_token<M>(config);
+    if constexpr (StackModel<M>) return inner_flops_per_token<M>(config);
+    return {};
   }
   Chunk<float, M> chunk(const Weights& anchor) const {
     return {anchor.head(0), true, {}, norm(), K, Q, V, E};

@@ -26,8 +26,7 @@
 
 using ttt::Index, ttt::Matrix, ttt::Vector;
 
-// f(x; W) = W x, one matrix and nothing else. PlainStack<Affine<4>, GeluTanh, Affine<>> would be an
-// MLP.
+// f(x; W) = W x, one matrix and nothing else. An MLP: PlainStack<Affine<4>, GeluTanh, Affine<>>.
 using Model = ttt::PlainStack<ttt::LinearMap<>>;
 using Loop = ttt::InnerLoop<double, Model>;
 using Weights = ttt::InnerWeights<double, Model>;

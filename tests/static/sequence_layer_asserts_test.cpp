@@ -196,7 +196,6 @@ static_assert(!SequenceLayer<Empty> && !SequenceLayer<int>);
 static_assert(SequenceLayer<TTTLinear<float>> && SequenceLayer<TTTLinear<double>>);
 static_assert(SequenceLayer<TTTMLP<float>> && SequenceLayer<TTTMLP<double>>);
 static_assert(SequenceLayer<TTTLayer<float, Stack<Affine<2>, SiLU, Affine<3>, SiLU, Affine<>>>>);
-static_assert(SequenceLayer<TTTLayer<float, OwnModel>>);
 static_assert(!SequenceLayer<TTTLinear<float>&>);
 static_assert(!SequenceLayer<LinearModel>);
 

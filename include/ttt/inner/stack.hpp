@@ -13,6 +13,9 @@
 
 #include "ttt/inner/stages/affine.hpp"
 #include "ttt/inner/stages/chain.hpp"
+#include "ttt/inner/stages/gated.hpp"
+#include "ttt/inner/stages/norms.hpp"
+#include "ttt/inner/stages/residual.hpp"
 
 namespace ttt {
 
