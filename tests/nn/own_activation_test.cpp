@@ -29,8 +29,9 @@ void expect_equal() {
   Random random(1);
   Matrix<double> z(7, 5), a(7, 5), b(7, 5), a_2(7, 5), b_2(7, 5);
   random.fill_normal(z, 2.0);
+  // Eigen's tanh of a matrix and std::tanh differ in some last bits, and 1 - tanh^2 cancels.
   const auto expect_close = [](const Matrix<double>& x, const Matrix<double>& y) {
-    EXPECT_LE((x - y).cwiseAbs().maxCoeff(), 1e-14 * std::max(1.0, y.cwiseAbs().maxCoeff()));
+    EXPECT_LE((x - y).cwiseAbs().maxCoeff(), 1e-13 * std::max(1.0, y.cwiseAbs().maxCoeff()));
   };
   A::template value<double>(z, a);
   B::template value<double>(z, b);
