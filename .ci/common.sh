@@ -113,10 +113,15 @@ with zipfile.ZipFile(glob.glob(sys.argv[1] + "/eigency-*.whl")[0]) as wheel:
 PYTHON
 }
 
-# Configures build/native. Eigen 5.0.1 makes products a third faster with g++ than 3.4.0; a folder
-# that was configured before keeps its Eigen.
+# native_preset PACKAGE...: installs what build/native needs, and the packages named, and configures
+# it. Eigen 5.0.1 makes products a third faster with g++ than 3.4.0; a folder that was configured
+# before keeps its Eigen.
 native_preset() {
   local eigen options=()
+  check_system
+  need_build_tools "$CXX"
+  need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
+    librapidcheck-dev "$@"
   if [ ! -f build/native/CMakeCache.txt ]; then
     if eigen="$(eigen5)"; then
       options+=("-DTTT_EIGEN_INCLUDE_DIR=$eigen")

@@ -4,13 +4,13 @@
 ///   primal-form   every gradient explicit (inner_loop.hpp), as the paper writes it
 ///   online-step   token by token on a running sum (online_step.hpp), as streams do
 ///   adjoint       the exact gradient of the dual form, forward included
-///   first-order   TTT-MLP's model as a user's own code (first_order.hpp), and its adjoint
+///   first-order   TTT-MLP's model as a user's own code (first_order_mlp.hpp), and its adjoint
 /// and by the parts of the dual form. items_per_second counts tokens, and processor time.
 ///
 ///   inner_bench [options of Google Benchmark]
 #include "support/layer_bench.hpp"
 #include "support/program.hpp"
-#include "ttt/inner/first_order.hpp"
+#include "ttt/inner/first_order_mlp.hpp"
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/linear_model.hpp"
 #include "ttt/inner/mlp_model.hpp"
@@ -20,38 +20,6 @@ namespace ttt::bench {
 namespace {
 
 constexpr Index head_width = 64;
-
-/// TTT-MLP's inner model as a user's own first-order code.
-struct OwnMLPModel {
-  using Output = LayerNormResidual;
-  static constexpr std::size_t weight_count = 2;
-  static WeightShape weight_shape(std::size_t l, Index f) { return MLPModel::weight_shape(l, f); }
-  template <class T>
-  using Weights = ModelWeights<T, weight_count>;
-  template <class T>
-  struct Saved {
-    T x, z, a;
-  };
-
-  template <class T>
-  static T predict(const Weights<T>& w, const T& x, Saved<T>& saved) {
-    saved.x = x;
-    saved.z = add_column(w.W[0] * x, w.b[0]);
-    saved.a = activation<GeluTanh>(saved.z);
-    return add_column(w.W[1] * saved.a, w.b[1]);
-  }
-  template <class T>
-  static void gradient(const Weights<T>& w, const Saved<T>& saved, const T& dy, Weights<T>& dw,
-                       T& dx) {
-    const T da = w.W[1].transpose() * dy;
-    const T dz = activation_derivative<GeluTanh>(saved.z).cwiseProduct(da);
-    dw.W[1] = dy * saved.a.transpose();
-    dw.b[1] = sum_columns(dy);
-    dw.W[0] = dz * saved.x.transpose();
-    dw.b[0] = sum_columns(dz);
-    dx = w.W[0].transpose() * dz;
-  }
-};
 
 /// One chunk of one head: E(s, t) = rate / (t + 1), the published layers' at their initialization.
 template <InnerModel M>
@@ -228,10 +196,10 @@ void register_all() {
   forms("primal-form", primal_form<LinearModel>, primal_form<MLPModel>);
   forms("online-step", step<LinearModel>, step<MLPModel>);
   forms("adjoint", adjoint<LinearModel>, adjoint<MLPModel>);
-  benchmark::RegisterBenchmark("own-mlp/first-order", chunk_form<OwnMLPModel>)
+  benchmark::RegisterBenchmark("own-mlp/first-order", chunk_form<FirstOrderMLP<>>)
       ->ArgName("n")
       ->Arg(16);
-  benchmark::RegisterBenchmark("own-mlp/first-order adjoint", adjoint<OwnMLPModel>)
+  benchmark::RegisterBenchmark("own-mlp/first-order adjoint", adjoint<FirstOrderMLP<>>)
       ->ArgName("n")
       ->Arg(16);
   const auto part = [](const char* name, auto* body, std::initializer_list<Index> heights) {

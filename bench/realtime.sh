@@ -41,10 +41,6 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . .ci/common.sh
 
-check_system
-need_build_tools "$CXX"
-need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
-  librapidcheck-dev
 native_preset
 cmake --preset native "-DTTT_RTNEURAL_INCLUDE_DIR=$rtneural" >&2
 cmake --build --preset native --target realtime >&2

@@ -32,11 +32,7 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . .ci/common.sh
 
-check_system
-need_build_tools "$CXX"
-need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
-  librapidcheck-dev python3=python3
-native_preset
+native_preset python3=python3
 targets=(layers_bench)
 [[ " $* " == *" --quick "* || " $* " == *" --benchmark_"* ]] || targets+=(models_bench)
 cmake --build --preset native --target "${targets[@]}" >&2

@@ -18,7 +18,7 @@
 #include <functional>
 #include <vector>
 
-#include "ttt/inner/first_order.hpp"
+#include "ttt/inner/first_order_mlp.hpp"
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/linear_model.hpp"
 #include "ttt/inner/nadaraya_watson.hpp"
@@ -234,29 +234,20 @@ void forgetting(const Tokens& x, ttt::Random& random) {
 /// layers: E(s,t) = tau_t eta_s, tau_t = 1 / (place of t in its mini-batch).
 template <class Model>
 void dual_form(const char* name, const Tokens& x, ttt::Random& random) {
-  using Loop = ttt::InnerLoop<double, Model>;
   constexpr Index b = 8;
   const Vector eta = random_rates(random);
   const Vector tau = Vector::LinSpaced(b, 1, b).cwiseInverse();
+  const auto kernel = [&](Index begin) -> Matrix {
+    return descent(eta, b)(begin) * tau.asDiagonal();
+  };
   Weights<Model> W = random_weights<Model>(random), W_t = W;
-  const Matrix z = run(
-      x, b, [&](Index begin) -> Matrix { return descent(eta, b)(begin) * tau.asDiagonal(); }, W);
+  const Matrix z = run(x, b, kernel, W);
 
   Matrix expected(token_width, T);
-  for (Index begin = 0; begin < T; begin += b) {
-    const Weights<Model> border = W_t;
-    std::vector<Weights<Model>> G;
-    for (Index i = 0; i < b; ++i) {
-      const Index t = begin + i;
-      G.push_back(border);
-      Loop::gradient(border.head(0), x.norm(), x.K.col(t), x.V.col(t), G.back().head(0));
-      W_t = border;
-      for (Index s = begin; s <= t; ++s)
-        Loop::update(W_t.head(0), tau[i] * eta[s],
-                     std::as_const(G[static_cast<std::size_t>(s - begin)]).head(0));
-      Loop::output(std::as_const(W_t).head(0), x.norm(), x.Q.col(t), expected.col(t));
-    }
-  }
+  for (Index begin = 0; begin < T; begin += b)
+    ttt::InnerLoop<double, Model>::primal_form(W_t.head(0), x.norm(), x.K.middleCols(begin, b),
+                                               x.Q.middleCols(begin, b), x.V.middleCols(begin, b),
+                                               kernel(begin), expected.middleCols(begin, b));
   print_row(name, "the loop, every gradient explicit",
             std::max(relative_difference(z, expected), relative_difference(W, W_t)));
 }
@@ -293,40 +284,6 @@ void momentum(const Tokens& x, ttt::Random& random) {
             relative_difference(z, expected));
 }
 
-/// TTT-MLP's model, written as its own function and gradient instead of a list of stages.
-struct OwnMLP {
-  using Output = ttt::LayerNormResidual;
-  static constexpr std::size_t weight_count = 2;
-  static ttt::WeightShape weight_shape(std::size_t l, Index f) {
-    return l == 0 ? ttt::WeightShape{4 * f, f, true} : ttt::WeightShape{f, 4 * f, true};
-  }
-  template <class M>
-  using ModelWeights = ttt::ModelWeights<M, weight_count>;
-  template <class M>
-  struct Saved {
-    M x, z, a;
-  };
-
-  template <class M>
-  static M predict(const ModelWeights<M>& w, const M& x, Saved<M>& saved) {
-    saved.x = x;
-    saved.z = ttt::add_column(w.W[0] * x, w.b[0]);
-    saved.a = ttt::activation<ttt::GeluTanh>(saved.z);
-    return ttt::add_column(w.W[1] * saved.a, w.b[1]);
-  }
-  template <class M>
-  static void gradient(const ModelWeights<M>& w, const Saved<M>& saved, const M& dy,
-                       ModelWeights<M>& dw, M& dx) {
-    const M da = w.W[1].transpose() * dy;
-    const M dz = ttt::activation_derivative<ttt::GeluTanh>(saved.z).cwiseProduct(da);
-    dw.W[1] = dy * saved.a.transpose();
-    dw.b[1] = ttt::sum_columns(dy);
-    dw.W[0] = dz * saved.x.transpose();
-    dw.b[0] = ttt::sum_columns(dz);
-    dx = w.W[0].transpose() * dz;
-  }
-};
-
 /// The outputs y and the gradient of r . y in all that the layer learns.
 struct Run {
   Matrix y;
@@ -361,7 +318,7 @@ void first_order_code(ttt::Random& random) {
   Matrix x(2 * token_width, T), r(2 * token_width, T);
   random.fill_normal(x, 1);
   random.fill_normal(r, 1);
-  const Run own = run_layer<OwnMLP>(x, r), stack = run_layer<ttt::MLPModel>(x, r);
+  const Run own = run_layer<ttt::FirstOrderMLP<>>(x, r), stack = run_layer<ttt::MLPModel>(x, r);
   print_row("a layer with TTT-MLP's model as own code", "the stack: outputs",
             relative_difference(own.y, stack.y));
   print_row("", "the stack: outer gradients, all of them",

@@ -15,11 +15,7 @@ for option; do
   esac
 done
 
-check_system
-need_build_tools "$CXX"
-need_packages libeigen3-dev libgtest-dev libbenchmark-dev nlohmann-json3-dev libcli11-dev \
-  librapidcheck-dev python3-pip
-native_preset
+native_preset python3-pip
 cmake --build --preset native --target perplexity >&2
 
 if [ "$wants_text" = yes ]; then

@@ -19,6 +19,7 @@
 #include "ttt/inner/dual_matrix.hpp"
 #include "ttt/inner/feature_maps.hpp"
 #include "ttt/inner/first_order.hpp"
+#include "ttt/inner/first_order_mlp.hpp"
 #include "ttt/inner/inner_loop.hpp"
 #include "ttt/inner/inner_loss.hpp"
 #include "ttt/inner/inner_losses.hpp"

@@ -1,6 +1,6 @@
 // First-order inner models: the laws of a chunk, and equal to the dual form, which computes the
 // same models and their adjoints by other formulas.
-#include "ttt/inner/first_order.hpp"
+#include "ttt/inner/first_order_mlp.hpp"
 
 #include <gtest/gtest.h>
 
@@ -46,40 +46,6 @@ struct OwnLinear {
   }
 };
 
-/// z = W_2 s(W_1 x + b_1) + b_2, as in the docstring of FirstOrderInnerModel.
-struct OwnMLP {
-  using Output = LayerNormResidual;
-  static constexpr std::size_t weight_count = 2;
-  static WeightShape weight_shape(std::size_t l, Index f) {
-    return l == 0 ? WeightShape{4 * f, f, true} : WeightShape{f, 4 * f, true};
-  }
-  template <class T>
-  using Weights = ModelWeights<T, weight_count>;
-  template <class T>
-  struct Saved {
-    T x, z, a;
-  };
-
-  template <class T>
-  static T predict(const Weights<T>& w, const T& x, Saved<T>& saved) {
-    saved.x = x;
-    saved.z = add_column(w.W[0] * x, w.b[0]);
-    saved.a = activation<GeluTanh>(saved.z);
-    return add_column(w.W[1] * saved.a, w.b[1]);
-  }
-  template <class T>
-  static void gradient(const Weights<T>& w, const Saved<T>& saved, const T& dy, Weights<T>& dw,
-                       T& dx) {
-    const T da = w.W[1].transpose() * dy;
-    const T dz = activation_derivative<GeluTanh>(saved.z).cwiseProduct(da);
-    dw.W[1] = dy * saved.a.transpose();
-    dw.b[1] = sum_columns(dy);
-    dw.W[0] = dz * saved.x.transpose();
-    dw.b[0] = sum_columns(dz);
-    dx = w.W[0].transpose() * dz;
-  }
-};
-
 /// A gated model with a residual: z = W_3 (silu(W_1 x) . (W_2 x)) + x, without biases.
 struct OwnSwiGLU {
   using Output = PlainOutput;
@@ -117,7 +83,7 @@ struct OwnSwiGLU {
   }
 };
 
-static_assert(FirstOrderInnerModel<OwnMLP>);
+static_assert(FirstOrderInnerModel<FirstOrderMLP<>>);
 struct WithoutCode {
   using Output = PlainOutput;
   static constexpr std::size_t weight_count = 1;
@@ -126,7 +92,7 @@ struct WithoutCode {
 static_assert(InnerModel<WithoutCode> && !FirstOrderInnerModel<WithoutCode>);
 
 using Own = ::testing::Types<OwnLinear<true, LayerNormResidual>, OwnLinear<false, PlainOutput>,
-                             OwnMLP, OwnSwiGLU>;
+                             FirstOrderMLP<>, OwnSwiGLU>;
 INSTANTIATE_TYPED_TEST_SUITE_P(FirstOrder, ChunkLaws, Own);
 
 template <class T, class U>
@@ -159,14 +125,14 @@ TEST(FirstOrderTest, LinearModelEqualsItsDualForm) {
   expect_equals_dual_form<OwnLinear<true, LayerNormResidual>, LinearModel>();
   expect_equals_dual_form<OwnLinear<false, PlainOutput>, PlainStack<LinearMap<>>>();
 }
-TEST(FirstOrderTest, MLPEqualsItsDualForm) { expect_equals_dual_form<OwnMLP, MLPModel>(); }
+TEST(FirstOrderTest, MLPEqualsItsDualForm) { expect_equals_dual_form<FirstOrderMLP<>, MLPModel>(); }
 TEST(FirstOrderTest, GatedModelEqualsItsDualForm) {
   expect_equals_dual_form<OwnSwiGLU, PlainStack<Residual<SwiGLUStage<2>, LinearMap<>>>>();
 }
 
 TEST(FirstOrderTest, InfiniteTokenLeavesEarlierOutputsBitEqual) {
-  auto chunk = random_chunk<OwnMLP>(6, 5, 5);
-  FirstOrderForm<double, OwnMLP>::Trace trace;
+  auto chunk = random_chunk<FirstOrderMLP<>>(6, 5, 5);
+  FirstOrderForm<double, FirstOrderMLP<>>::Trace trace;
   const Matrix<double> clean = run(chunk, true, trace).O;
   chunk.V.col(2).setConstant(std::numeric_limits<double>::infinity());
   const auto poisoned = run(chunk, true, trace);
@@ -179,8 +145,8 @@ TEST(FirstOrderTest, InfiniteTokenLeavesEarlierOutputsBitEqual) {
 }
 
 TEST(FirstOrderTest, StepEqualsAChunkOfOneToken) {
-  using Form = FirstOrderForm<double, OwnMLP>;
-  auto chunk = random_chunk<OwnMLP>(6, 1, 5);
+  using Form = FirstOrderForm<double, FirstOrderMLP<>>;
+  auto chunk = random_chunk<FirstOrderMLP<>>(6, 1, 5);
   const double rate = 0.3, tau = 0.7;
   chunk.E(0, 0) = rate * tau;
   chunk.read_1[0] = -tau;
@@ -188,8 +154,8 @@ TEST(FirstOrderTest, StepEqualsAChunkOfOneToken) {
   chunk.read_2.setZero();
   Form::Trace trace;
   const auto expected = run(chunk, true, trace);
-  InnerWeights<double, OwnMLP> R = chunk.X_1;
-  const std::vector<CarriedWeights<double, OwnMLP>> carried{
+  InnerWeights<double, FirstOrderMLP<>> R = chunk.X_1;
+  const std::vector<CarriedWeights<double, FirstOrderMLP<>>> carried{
       {std::as_const(R).head(0), chunk.read_1}};
   Matrix<double> z(6, 1);
   Form::step(chunk.chunk(carried, true), chunk.e_2, R.head(0), z, trace);
@@ -198,8 +164,8 @@ TEST(FirstOrderTest, StepEqualsAChunkOfOneToken) {
 }
 
 template <class S>
-Matrix<double> outputs_in(const ChunkCase<OwnMLP>& chunk) {
-  auto W = InnerWeights<S, OwnMLP>::zero(1, chunk.K.rows());
+Matrix<double> outputs_in(const ChunkCase<FirstOrderMLP<>>& chunk) {
+  auto W = InnerWeights<S, FirstOrderMLP<>>::zero(1, chunk.K.rows());
   for_each_tensor(
       [](const TensorInfo&, auto& to, const auto& from) { to = from.template cast<S>(); }, W,
       chunk.W);
@@ -208,14 +174,14 @@ Matrix<double> outputs_in(const ChunkCase<OwnMLP>& chunk) {
                   E = chunk.E.cast<S>();
   const HeadNorm<S> norm{{gamma.data(), gamma.size()}, {beta.data(), beta.size()}};
   Matrix<S> O(K.rows(), K.cols());
-  typename FirstOrderForm<S, OwnMLP>::Trace trace;
-  FirstOrderForm<S, OwnMLP>::forward({std::as_const(W).head(0), true, {}, norm, K, Q, V, E}, O,
-                                     trace);
+  typename FirstOrderForm<S, FirstOrderMLP<>>::Trace trace;
+  FirstOrderForm<S, FirstOrderMLP<>>::forward(
+      {std::as_const(W).head(0), true, {}, norm, K, Q, V, E}, O, trace);
   return O.template cast<double>();
 }
 
 TEST(FirstOrderTest, FloatAgreesWithDouble) {
-  const auto chunk = random_chunk<OwnMLP>(6, 5, 3);
+  const auto chunk = random_chunk<FirstOrderMLP<>>(6, 5, 3);
   EXPECT_LE(relative_error(outputs_in<float>(chunk), outputs_in<double>(chunk)),
             tolerance::stream_float_against_double);
 }

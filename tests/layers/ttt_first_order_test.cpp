@@ -4,46 +4,12 @@
 
 #include "layers/ttt_cases.hpp"
 #include "ttt/inner/conv_model.hpp"
-#include "ttt/inner/first_order.hpp"
+#include "ttt/inner/first_order_mlp.hpp"
 
 namespace ttt::test {
 namespace {
 
 using StackMLP = Stack<Affine<2>, Tanh, Affine<>>;
-
-/// The same as a user writes it.
-struct OwnMLP {
-  using Output = LayerNormResidual;
-  static constexpr std::size_t weight_count = 2;
-  static WeightShape weight_shape(std::size_t l, Index f) {
-    return l == 0 ? WeightShape{2 * f, f, true} : WeightShape{f, 2 * f, true};
-  }
-  template <class T>
-  using Weights = ModelWeights<T, weight_count>;
-  template <class T>
-  struct Saved {
-    T x, z, a;
-  };
-
-  template <class T>
-  static T predict(const Weights<T>& w, const T& x, Saved<T>& saved) {
-    saved.x = x;
-    saved.z = add_column(w.W[0] * x, w.b[0]);
-    saved.a = activation<Tanh>(saved.z);
-    return add_column(w.W[1] * saved.a, w.b[1]);
-  }
-  template <class T>
-  static void gradient(const Weights<T>& w, const Saved<T>& saved, const T& dy, Weights<T>& dw,
-                       T& dx) {
-    const T da = w.W[1].transpose() * dy;
-    const T dz = activation_derivative<Tanh>(saved.z).cwiseProduct(da);
-    dw.W[1] = dy * saved.a.transpose();
-    dw.b[1] = sum_columns(dy);
-    dw.W[0] = dz * saved.x.transpose();
-    dw.b[0] = sum_columns(dz);
-    dx = w.W[0].transpose() * dz;
-  }
-};
 
 /// Moves tensors of one type of parameters or states to another with the same tensors.
 template <class To, class From>
@@ -67,7 +33,7 @@ void expect_equal(const A& a, const B& b) {
 }
 
 TEST(TTTFirstOrderTest, EqualsTheStack) {
-  using Own = TTTLayer<double, OwnMLP>;
+  using Own = TTTLayer<double, FirstOrderMLP<Tanh, 2>>;
   using Stacked = TTTLayer<double, StackMLP>;
   each_layer<TTTCases<StackMLP>, double>([](const Stacked& stacked, Index period) {
     Own own(stacked.config());

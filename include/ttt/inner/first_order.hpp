@@ -38,39 +38,13 @@ concept FirstOrderCode = requires(const ModelWeights<T, M::weight_count>& w, con
   M::gradient(w, read, dy, dw, dx);
 };
 
-/// An inner model that brings its own code, templated on the kind of matrix T. Two layers:
-///
-///     struct TwoLayers {
-///       using Output = ttt::LayerNormResidual;
-///       static constexpr std::size_t weight_count = 2;
-///       static ttt::WeightShape weight_shape(std::size_t l, ttt::Index f) {
-///         return l == 0 ? ttt::WeightShape{4 * f, f, true} : ttt::WeightShape{f, 4 * f, true};
-///       }
-///       template <class T> using Weights = ttt::ModelWeights<T, weight_count>;
-///       template <class T> struct Saved { T x, z, a; };
-///
-///       template <class T>
-///       static T predict(const Weights<T>& w, const T& x, Saved<T>& saved) {
-///         saved.x = x;
-///         saved.z = ttt::add_column(w.W[0] * x, w.b[0]);
-///         saved.a = ttt::activation<ttt::GeluTanh>(saved.z);
-///         return ttt::add_column(w.W[1] * saved.a, w.b[1]);
-///       }
-///       template <class T>
-///       static void gradient(const Weights<T>& w, const Saved<T>& saved, const T& dy,
-///                            Weights<T>& dw, T& dx) {
-///         const T da = w.W[1].transpose() * dy;
-///         const T dz = ttt::activation_derivative<ttt::GeluTanh>(saved.z).cwiseProduct(da);
-///         dw.W[1] = dy * saved.a.transpose();
-///         dw.b[1] = ttt::sum_columns(dy);
-///         dw.W[0] = dz * saved.x.transpose();
-///         dw.b[0] = ttt::sum_columns(dz);
-///         dx = w.W[0].transpose() * dz;
-///       }
-///     };
-///
-/// x, dx, dy and the result are [f, m]: m tokens, a column each, that must not mix. dw is the sum
-/// over them. `gradient` overwrites dw and dx. M::Output (output_rule.hpp) makes a loss and an
+/// An inner model that brings its own code, templated on the kind of matrix T. It has
+///   T predict(const ModelWeights<T, N>& w, const T& x, Saved<T>& saved)
+///   void gradient(const ModelWeights<T, N>& w, const Saved<T>& saved, const T& dy,
+///                 ModelWeights<T, N>& dw, T& dx)
+/// and Saved<T> beside what every inner model has; first_order_mlp.hpp is a whole one, to copy
+/// from. x, dx, dy and the result are [f, m]: m tokens, a column each, that must not mix. dw is the
+/// sum over them. `gradient` overwrites dw and dx. M::Output (output_rule.hpp) makes a loss and an
 /// output of the result. Write types out (`const T da`): `auto` would keep Eigen's expressions.
 template <class M>
 concept FirstOrderInnerModel =

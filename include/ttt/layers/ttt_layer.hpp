@@ -69,13 +69,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   }
 
   /// Scratch for one thread of callers; `max_tokens` reserves, a longer forward grows it.
-  Workspace workspace(Index max_tokens) const {
-    Workspace workspace(config_.width, config_.heads);
-    reserve(workspace.activations, max_tokens);
-    workspace.tail.resize(width(), tail_size());
-    workspace.tau.resize(config_.mini_batch);
-    return workspace;
-  }
+  Workspace workspace(Index max_tokens) const;
 
   /// Throws `std::invalid_argument` unless `state` has this layer's shapes.
   void check(const State& state) const {
@@ -325,6 +319,18 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   RotaryInterleaved<S> rotary_;
   Parameters parameters_;
 };
+
+// Defined out of the class, so that a precompiled layer's code is not compiled again where it is
+// used (precompiled.hpp).
+
+template <class S, class M>
+typename TTTLayer<S, M>::Workspace TTTLayer<S, M>::workspace(Index max_tokens) const {
+  Workspace workspace(config_.width, config_.heads);
+  reserve(workspace.activations, max_tokens);
+  workspace.tail.resize(width(), tail_size());
+  workspace.tau.resize(config_.mini_batch);
+  return workspace;
+}
 
 template <class S, class M>
 void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,

@@ -77,11 +77,7 @@ struct Affine {
     for (const auto& carried : at.chunk.carried) {
       ensure_shape(trace.scaled, Y.rows(), n);
       SmallProduct<S>::affine(carried.X.W[at.first], in.B, carried.X.b[at.first], trace.scaled);
-      if (n == 1) {
-        Y.col(0) += carried.read[0] * trace.scaled.col(0);
-      } else {
-        Y += trace.scaled * carried.read.asDiagonal();
-      }
+      Y += trace.scaled * carried.read.asDiagonal();
     }
     if (at.steps()) return;  // what the token taught is among the carried weights
     ensure_shape(trace.P, n, n);
@@ -94,14 +90,8 @@ struct Affine {
   template <Scalar S>
   static void carry(std::size_t first, const StageInputs<S>& in, Trace<S>& trace, VectorIn<S> e,
                     auto& X) {
-    if (e.size() == 1) {  // as vectors: a third of the time
-      X.W[first].noalias() += (e[0] * in.D_next.col(0)) * in.A.col(0).transpose();
-      if (Bias) X.b[first] += e[0] * in.D_next.col(0);
-    } else {
-      trace.scaled.noalias() = in.D_next * e.asDiagonal();
-      SmallProduct<S>::add_abt(trace.scaled, in.A, X.W[first]);
-      if (Bias) X.b[first] += trace.scaled.rowwise().sum();
-    }
+    trace.scaled.noalias() = in.D_next * e.asDiagonal();
+    add_to_weights(trace.scaled, in.A, first, X);
   }
 
   /// Forward: Y = a (W B + b) + sum_j (X_j B + x_j) diag(read_j) - Del M, M = E . P, P = A'B + 1.
@@ -180,33 +170,23 @@ struct Affine {
     }
   }
 
-  /// Forward: X += Del diag(e) A', x += Del e.  Overwrites dDel and dA.
+  /// Forward: X += Del diag(e) A', x += Del e.  Overwrites dDel and dA, and adds into d_e.
   template <Scalar S, InnerModel Model>
   static void carry_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
                              StageGradient<S, Model>& grad, Scratch<S>& scratch) {
     ensure_shape(scratch.dDel, in.D_next.rows(), in.D_next.cols());
     ensure_shape(scratch.dA, in.A.rows(), in.A.cols());
-    if (grad.written.empty()) {
-      scratch.dDel.setZero();
-      scratch.dA.setZero();
-    }
-    bool added = false;
+    ensure_shape(scratch.product, in.D_next.rows(), in.D_next.cols());
+    scratch.dDel.setZero();
+    scratch.dA.setZero();
     for (const auto& written : grad.written) {
       const auto& dX = written.dX.W[at.first];
-      Matrix<S>& C = added ? scratch.product : scratch.dDel;
-      ensure_shape(C, in.D_next.rows(), in.D_next.cols());
-      SmallProduct<S>::affine(dX, in.A, written.dX.b[at.first], C);
-      auto d_e = written.d_e;
-      d_e += in.D_next.cwiseProduct(C).colwise().sum().transpose();
-      C = C * written.e.asDiagonal();
-      if (added) scratch.dDel += C;
+      SmallProduct<S>::affine(dX, in.A, written.dX.b[at.first], scratch.product);
+      VectorOut<S>(written.d_e) +=
+          in.D_next.cwiseProduct(scratch.product).colwise().sum().transpose();
+      scratch.dDel += scratch.product * written.e.asDiagonal();
       scratch.scaled.noalias() = in.D_next * written.e.asDiagonal();
-      if (added) {
-        SmallProduct<S>::add_atb(dX, scratch.scaled, scratch.dA);
-      } else {
-        SmallProduct<S>::atb(dX, scratch.scaled, scratch.dA);
-      }
-      added = true;
+      SmallProduct<S>::add_atb(dX, scratch.scaled, scratch.dA);
     }
   }
 
@@ -226,11 +206,12 @@ struct Affine {
     add_to_weights(scratch.scaled, in.B, at.first, out.dX);
   }
 
-  /// Forward: Z = W A + b.
+  /// The gradient of Z = W A + b in W and b.
   template <Scalar S>
   static void add_to_weights(const Matrix<S>& dZ, MatrixIn<S> A, std::size_t first, auto& dW) {
     SmallProduct<S>::add_abt(dZ, A, dW.W[first]);
-    if (Bias) dW.b[first] += dZ.rowwise().sum();
+    if (Bias && dZ.cols() == 1) dW.b[first] += dZ.col(0);  // a step is up to 4 % faster so
+    if (Bias && dZ.cols() > 1) dW.b[first] += dZ.rowwise().sum();
   }
 };
 
