@@ -136,8 +136,8 @@ class InnerLoopCheck {
         const S tau = state.position > 0 ? tau_[state.position - 1] : S(0);
         W.conservativeResize(Eigen::NoChange, W.cols() + state.weights.W[l].cols());
         B.conservativeResize(Eigen::NoChange, B.cols() + state.weights.b[l].cols());
-        W.rightCols(state.weights.W[l].cols()) = state.weights.W[l] - tau * state.sums.W[l];
-        B.rightCols(state.weights.b[l].cols()) = state.weights.b[l] - tau * state.sums.b[l];
+        W.rightCols(state.weights.W[l].cols()) = state.weights.W[l] - tau * state.carried.sums.W[l];
+        B.rightCols(state.weights.b[l].cols()) = state.weights.b[l] - tau * state.carried.sums.b[l];
       }
       reference_.compare("output.W_final.W" + std::to_string(l + 1), W, variant);
       reference_.compare("output.W_final.b" + std::to_string(l + 1), B, variant);

@@ -136,8 +136,8 @@ class ModelCheck {
       };
       compare("W" + level + "_states", [&](const State& s) { return mixer(s).weights.W[l]; });
       compare("b" + level + "_states", [&](const State& s) { return mixer(s).weights.b[l]; });
-      compare("W" + level + "_grad", [&](const State& s) { return mixer(s).sums.W[l]; });
-      compare("b" + level + "_grad", [&](const State& s) { return mixer(s).sums.b[l]; });
+      compare("W" + level + "_grad", [&](const State& s) { return mixer(s).carried.sums.W[l]; });
+      compare("b" + level + "_grad", [&](const State& s) { return mixer(s).carried.sums.b[l]; });
     }
     const auto pre_conv = [&](const State& s) { return block(s).conv_tail; };
     const auto qk_conv = [&](const State& s) { return mixer(s).conv_tail; };

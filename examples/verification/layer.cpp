@@ -112,9 +112,9 @@ class LayerCheck {
         const State& state = states[static_cast<std::size_t>(s)];
         const S tau = state.position > 0 ? cache.tau[state.position - 1] : S(0);
         W.middleCols(s * W_0.W[l].cols(), W_0.W[l].cols()) =
-            state.weights.W[l] - tau * state.sums.W[l];
+            state.weights.W[l] - tau * state.carried.sums.W[l];
         b.middleCols(s * W_0.b[l].cols(), W_0.b[l].cols()) =
-            state.weights.b[l] - tau * state.sums.b[l];
+            state.weights.b[l] - tau * state.carried.sums.b[l];
       }
       reference_.compare("mid.final.W" + std::to_string(l + 1), W);
       reference_.compare("mid.final.b" + std::to_string(l + 1), b);

@@ -10,10 +10,10 @@
 
 namespace ttt::test {
 
-template <class Model>
+template <class Model, class Rule = PublishedRule>
 struct TTTCases {
   template <class S>
-  using Layer = TTTLayer<S, Model>;
+  using Layer = TTTLayer<S, Model, Rule>;
 
   static std::vector<LayerCase<TTTConfig>> small() {
     const auto one = [](const char* name, Index width, Index heads, Index b, bool share_qk,

@@ -25,14 +25,14 @@ TEST(TTTLayerTest, ScaleZeroLeavesTheWeightsWhereTheyWere) {
     for (const Index lead : {Index{0}, Index{2}}) {
       const Stream<Layer> stream = stream_of(layer, {lead, T, 0.0}, 1);
       auto state = stream.start_of(layer);
-      set_zero(state.sums);
+      set_zero(state.carried.sums);
       const auto before = state, start = state;
       Layer::Cache cache;
       auto workspace = layer.workspace(T);
       Matrix<double> y(layer.width(), T), z(f, 1);
       layer.forward(stream.x, state, y, workspace, cache, stream.options);
       expect_same_bits(state.weights, before.weights);
-      expect_same_bits(state.sums, before.sums);
+      expect_same_bits(state.carried.sums, before.carried.sums);
       for (Index h = 0; h < layer.config().heads; ++h) {
         for (Index t = 0; t < T; ++t) {
           InnerLoop<double, ThreeLayerModel>::output(

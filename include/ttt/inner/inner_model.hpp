@@ -75,6 +75,30 @@ void set_zero(HeadWeights<S, N> weights) {
   for (auto& b : weights.b) b.setZero();
 }
 
+template <class S, std::size_t N>
+void scale(HeadWeights<S, N> weights, S factor) {
+  for (auto& W : weights.W) W *= factor;
+  for (auto& b : weights.b) b *= factor;
+}
+
+/// to <- to + factor from
+template <class From, class S, std::size_t N>
+void add_scaled(HeadWeights<S, N> to, S factor, const HeadWeights<From, N>& from) {
+  for (std::size_t l = 0; l < N; ++l) {
+    to.W[l] += factor * from.W[l];
+    to.b[l] += factor * from.b[l];
+  }
+}
+
+/// The sum of all products of two numbers at the same place.
+template <class A, class B, std::size_t N>
+std::remove_const_t<A> inner_product(const HeadWeights<A, N>& a, const HeadWeights<B, N>& b) {
+  std::remove_const_t<A> sum = 0;
+  for (std::size_t l = 0; l < N; ++l)
+    sum += a.W[l].cwiseProduct(b.W[l]).sum() + a.b[l].cwiseProduct(b.b[l]).sum();
+  return sum;
+}
+
 /// The weights of all heads, side by side: those that are learned inside (as state), their initial
 /// values W_0 (as parameters), sums of gradients, and adjoints. In the paper's convention z = W k;
 /// the bytes are those of the official `W1 [H, in, out]`, `b1 [H, 1, out]`.

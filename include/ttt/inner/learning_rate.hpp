@@ -10,7 +10,6 @@
 
 #include "ttt/core/product.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/nn/activation.hpp"
 
 namespace ttt {
 
@@ -28,21 +27,26 @@ struct InnerRate {
       if (tau[i] > S(0)) d_token_idx[i] += d_tau[i];
   }
 
-  /// gate = sigma(a' x + c): x [D, T], a [D, H], c [1, H], gate [H, T].
-  static void gate(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> c, MatrixOut<S> gate) {
-    Product<S>::atb(a, x, gate);
-    gate.colwise() += c.transpose().col(0);
-    SiLU::sigmoid<S>(gate, gate);
+  /// r = a' x + c, what a rate policy reads (rate_policies.hpp): x [D, T], a [D, H], c [1, H],
+  /// r [H, T].
+  static void project(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> c, MatrixOut<S> r) {
+    Product<S>::atb(a, x, r);
+    r.colwise() += c.transpose().col(0);
   }
 
-  /// Given d_gate [H, T], which it overwrites: adds into dx, d_a and d_c.
-  static void gate_backward(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> gate, MatrixOut<S> d_gate,
-                            MatrixOut<S> dx, MatrixOut<S> d_a, MatrixOut<S> d_c) {
-    if (d_gate.cols() == 0) return;  // a row of no columns has no address
-    d_gate.array() *= gate.array() * (S(1) - gate.array());
-    Product<S>::add_abt(x, d_gate, d_a);
-    d_c += d_gate.rowwise().sum().transpose();
-    Product<S>::add_ab(a, d_gate, dx);
+  /// Given dr [H, T]: adds into dx, d_a and d_c.
+  static void project_backward(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> dr, MatrixOut<S> dx,
+                               MatrixOut<S> d_a, MatrixOut<S> d_c) {
+    if (dr.cols() == 0) return;  // a row of no columns has no address
+    Product<S>::add_abt(x, dr, d_a);
+    d_c += dr.rowwise().sum().transpose();
+    Product<S>::add_ab(a, dr, dx);
+  }
+
+  /// One token: x_t [D], r_t [H].
+  static void step(VectorIn<S> x_t, MatrixIn<S> a, MatrixIn<S> c, VectorOut<S> r_t) {
+    r_t.noalias() = a.transpose() * x_t;
+    r_t += c.transpose();
   }
 };
 

@@ -43,6 +43,7 @@ struct RMSNormTop {
 
 template <class Norm, class Loss, bool residual>
 struct OutputRule {
+  using InnerLoss = Loss;
   static constexpr bool has_norm = Norm::normalizes;
   static constexpr double epsilon = 1e-6;
 

@@ -1,61 +1,61 @@
 /// @file
 /// The inner loops of a TTT layer: every head of every sequence runs its mini-batches in order,
-/// heads and sequences in parallel. Within a mini-batch that starts with the weights W,
-///   W_t = W - tau_t sum_{s<=t} lr_s G_s,
-/// and a stream may stop and go on at any token: a piece in the middle of a mini-batch reads and
-/// extends the running sum R; the piece that completes it moves W (dual_form.hpp).
+/// heads and sequences in parallel. A mini-batch is walked in pieces (ttt_piece.hpp), each a chunk
+/// (inner/chunk.hpp) at the weights of the mini-batch's start; how the chunk reads what earlier
+/// pieces left, and what it leaves, is the rule's update (updates/update.hpp).
 #pragma once
 
-#include "ttt/inner/online_step.hpp"
 #include "ttt/layers/sequence_layer.hpp"
 #include "ttt/layers/ttt_types.hpp"
 
 namespace ttt {
 
-/// Cuts `length` tokens whose first has the place `position` of its mini-batch into pieces.
-inline void append_pieces(Index sequence, Index begin, Index length, Index position,
-                          Index mini_batch, std::vector<TTTPiece>& pieces) {
-  for (Index done = 0; done < length;) {
-    const Index size = std::min(mini_batch - position, length - done);
-    pieces.push_back({sequence, begin + done, size, position, position + size == mini_batch});
-    done += size;
-    position = (position + size) % mini_batch;
-  }
-}
-
-template <Scalar S, InnerModel M>
+template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 class TTTHeads {
  public:
   using Parameters = TTTParameters<S, M>;
-  using State = TTTState<S, M>;
-  using Cache = TTTCache<S, M>;
-  using Workspace = TTTWorkspace<S, M>;
-  using Scratch = TTTHeadScratch<S, M>;
+  using State = TTTState<S, M, Rule>;
+  using Cache = TTTCache<S, M, Rule>;
+  using Workspace = TTTWorkspace<S, M, Rule>;
+  using Scratch = TTTHeadScratch<S, M, Rule>;
   using Form = ChunkForm<S, M>;
+  using U = Update<S, M, Rule>;
+  using Carried = typename U::Carried;
+  static constexpr bool decays_first = RuleTraits<Rule>::decays_first;
 
   TTTHeads(const TTTConfig& config, const Parameters& parameters)
       : config_(config), parameters_(parameters) {}
 
-  /// Reads q, k, v and rate of `a`, writes its z, and advances the states' weights.
+  /// Reads q, k, v and the rates of `a`, writes its z, and advances the states' weights.
   /// `pieces[first_piece[s]] ...` belong to sequence s. With `cache`, keeps the weights that each
-  /// piece starts from.
+  /// piece starts from. tau [b] is empty without token factors.
   void forward(TTTActivations<S>& a, const std::vector<TTTPiece>& pieces,
                const std::vector<Index>& first_piece, VectorIn<S> tau, States<State> states,
                Workspace& workspace, Cache* cache) const {
     each_head(states.size(), workspace, [&](Index s, Index h, Scratch& scratch) {
       for (Index i = first_piece[s]; i < first_piece[s + 1]; ++i) {
-        if (cache) keep(i, h, pieces[i], *states[s], *cache);
-        forward_piece(pieces[i], h, tau, a, *states[s], scratch);
+        const TTTPiece& piece = pieces[i];
+        if (cache) keep(i, h, piece, *states[s], *cache);
+        const S decay = read_rates(piece, h, tau, a, scratch.rates);
+        forward_piece(piece, h, decay, block(a.k, piece, h), block(a.q, piece, h),
+                      block(a.v, piece, h), block(a.z, piece, h), *states[s], scratch);
       }
     });
   }
 
-  /// Reads workspace.dz, writes workspace.dq, dk, dv and d_gate (here d_rate), and adds what tau
-  /// and the heads' norms receive. d_states: adjoints after in, before out.
+  /// One token of one head: k, q, v, z [f], its rates in `scratch.rates`, W's decay before the
+  /// gradient (0 where the rule has none). Allocates nothing after the first token.
+  void step(const TTTPiece& piece, Index h, S decay, VectorIn<S> k, VectorIn<S> q, VectorIn<S> v,
+            VectorOut<S> z, State& state, Scratch& scratch) const {
+    forward_piece(piece, h, decay, k, q, v, z, state, scratch);
+  }
+
+  /// Reads workspace.dz, writes workspace.dq, dk, dv and the adjoints of the rates, and adds what
+  /// tau and the heads' norms receive. d_states: adjoints after in, before out.
   void backward(const Cache& cache, States<State> d_states, Parameters& grad,
                 Workspace& workspace) const {
     const Index f = config_.head_width(), tasks = config_.heads * std::ssize(cache.lengths);
-    workspace.d_tau.setZero(config_.mini_batch, tasks);
+    workspace.d_tau.setZero(cache.tau.size(), tasks);
     workspace.d_norm_weight.setZero(f, tasks);
     workspace.d_norm_bias.setZero(f, tasks);
     each_head(cache.lengths.size(), workspace, [&](Index s, Index h, Scratch& scratch) {
@@ -81,18 +81,49 @@ class TTTHeads {
 
   static void keep(Index i, Index h, const TTTPiece& piece, const State& state, Cache& cache) {
     copy_weights(state.weights.head(h), cache.weights[i].head(h));
-    if (piece.offset > 0) copy_weights(state.sums.head(h), cache.sums[i].head(h));
+    if (U::keeps(piece)) copy_carried(state.carried, h, cache.carried[i], h);
   }
 
-  /// E(s, t) = lr_s tau_t; how the outputs read R, and the weights e with which the piece's
-  /// gradients are carried on: into W where it ends the mini-batch, else into R.
-  void prepare(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
-               Scratch& scratch) const {
-    scratch.rate = a.rate.row(h).segment(piece.begin, piece.size).transpose();
-    ensure_shape(scratch.E, piece.size, piece.size);
-    scratch.E.noalias() = scratch.rate * tau.segment(piece.offset, piece.size).transpose();
-    scratch.read = -tau.segment(piece.offset, piece.size);
-    scratch.e = piece.ends_mini_batch ? S(-tau[tau.size() - 1]) * scratch.rate : scratch.rate;
+  /// One head of all that is carried.
+  static void copy_carried(const Carried& from, Index from_head, Carried& to, Index to_head) {
+    copy_head(from_head, to_head, Carried::fields(from), Carried::fields(to));
+  }
+  static void copy_head(Index from_head, Index to_head, auto&& from, auto&& to) {
+    const auto copy = [&](const auto& a, auto& b) {
+      if constexpr (requires { a.heads; }) {
+        if (a.heads > 0) copy_weights(a.head(from_head), b.head(to_head));
+      } else if (a.cols() > 0) {
+        b.col(to_head) = a.col(from_head);
+      }
+    };
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      (copy(std::get<I>(from).member, std::get<I>(to).member), ...);
+    }
+    (std::make_index_sequence<std::tuple_size_v<std::remove_cvref_t<decltype(from)>>>{});
+  }
+
+  static auto tokens(const Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
+    return of_heads.row(h).segment(piece.begin, piece.size).transpose();
+  }
+  static auto tokens(Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
+    return of_heads.row(h).segment(piece.begin, piece.size).transpose();
+  }
+
+  /// Returns the decay of W before the gradient.
+  static S read_rates(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
+                      PieceRates<S>& rates) {
+    rates.theta = tokens(a.rate, piece, h);
+    if constexpr (RuleTraits<Rule>::Momentum::present) rates.mu = tokens(a.momentum, piece, h);
+    if constexpr (RuleTraits<Rule>::Forgetting::present && !decays_first)
+      rates.alpha = tokens(a.forgetting, piece, h);
+    if constexpr (Rule::token_factors) {
+      rates.tau = tau.segment(piece.offset, piece.size);
+      rates.last_tau = tau[tau.size() - 1];
+    } else {
+      rates.tau.setOnes(piece.size);
+    }
+    if constexpr (decays_first) return a.forgetting(h, piece.begin);
+    return S(0);
   }
 
   auto block(const Matrix<S>& tokens, const TTTPiece& piece, Index h) const {
@@ -104,32 +135,46 @@ class TTTHeads {
     return tokens.block(h * f, piece.begin, f, piece.size);
   }
 
-  using ConstHead = HeadWeights<const S, M::weight_count>;
-  using Head = HeadWeights<S, M::weight_count>;
+  using ReadWeights = std::array<CarriedWeights<S, M>, U::carried_count>;
 
-  /// Tokens at the start of a mini-batch read nothing but W: no earlier one left a gradient.
-  Chunk<S, M> chunk(const TTTPiece& piece, Index h, const TTTActivations<S>& a, const ConstHead& W,
-                    const CarriedWeights<S, M>& R, const Scratch& scratch) const {
-    const std::span<const CarriedWeights<S, M>> carried(&R, piece.offset > 0 ? 1 : 0);
-    return {W,
-            true,
-            carried,
-            parameters_.norm(h),
-            block(a.k, piece, h),
-            block(a.q, piece, h),
-            block(a.v, piece, h),
-            scratch.E};
+  /// Of the weights in the place `slot` of `weights` and `carried`; the head itself is h.
+  Chunk<S, M> chunk(const TTTPiece& piece, Index h, MatrixIn<S> K, MatrixIn<S> Q, MatrixIn<S> V,
+                    const InnerWeights<S, M>& weights, Index slot, const ReadWeights& read,
+                    const Scratch& scratch) const {
+    const std::size_t count = U::reads_carried(piece) ? read.size() : 0;
+    return {weights.head(slot), U::reads_anchor(), {read.data(), count},
+            parameters_.norm(h), K, Q, V, U::kernel(scratch.update)};
   }
 
-  void forward_piece(const TTTPiece& piece, Index h, VectorIn<S> tau, TTTActivations<S>& a,
-                     State& state, Scratch& scratch) const {
-    prepare(piece, h, tau, a, scratch);
-    auto W = state.weights.head(h), R = state.sums.head(h);
-    const CarriedWeights<S, M> carried{std::as_const(state).sums.head(h), scratch.read};
-    Form::forward(chunk(piece, h, a, std::as_const(state).weights.head(h), carried, scratch),
-                  block(a.z, piece, h), scratch.trace);
-    if (piece.ends_mini_batch && piece.offset > 0) finish_mini_batch(W, R, tau[tau.size() - 1]);
-    Form::carry(scratch.trace, block(a.k, piece, h), scratch.e, piece.ends_mini_batch ? W : R);
+  void forward_piece(const TTTPiece& piece, Index h, S decay, MatrixIn<S> K, MatrixIn<S> Q,
+                     MatrixIn<S> V, MatrixOut<S> z, State& state, Scratch& scratch) const {
+    if constexpr (decays_first)
+      for (auto current : U::current(state.weights, state.carried, h)) scale(current, S(1) - decay);
+    const State& before = state;
+    U::prepare(piece, scratch.rates, scratch.update);
+    const ReadWeights read = U::read(before.weights, before.carried, h, piece, scratch.update);
+    Form::forward(chunk(piece, h, K, Q, V, before.weights, h, read, scratch), z, scratch.trace);
+    U::carry(scratch.trace, K, piece, scratch.rates, h, state.weights, state.carried,
+             scratch.update);
+  }
+
+  /// What a piece started from: the cache's, or where weights decay first a decayed copy.
+  struct Start {
+    const InnerWeights<S, M>& weights;
+    const Carried& carried;
+    Index slot;
+  };
+  Start start(Index i, Index h, S decay, const Cache& cache, Scratch& scratch) const {
+    if constexpr (!decays_first) return {cache.weights[i], cache.carried[i], h};
+    if (scratch.weights.heads == 0) {
+      scratch.weights = InnerWeights<S, M>::zero(1, config_.head_width());
+      scratch.carried = U::initial(scratch.weights);
+    }
+    copy_weights(cache.weights[i].head(h), scratch.weights.head(0));
+    if (U::keeps(cache.pieces[i])) copy_carried(cache.carried[i], h, scratch.carried, 0);
+    for (auto current : U::current(scratch.weights, scratch.carried, 0))
+      scale(current, S(1) - decay);
+    return {scratch.weights, scratch.carried, 0};
   }
 
   void backward_piece(Index i, Index h, const Cache& cache, State& d_state, Workspace& workspace,
@@ -137,69 +182,84 @@ class TTTHeads {
     const TTTPiece& piece = cache.pieces[i];
     const TTTActivations<S>& a = cache.activations;
     const Index f = config_.head_width(), task = piece.sequence * config_.heads + h;
-    prepare(piece, h, cache.tau, a, scratch);
-    const auto& sums = piece.offset > 0 ? cache.sums[i] : cache.weights[i];  // the latter is unread
-    const CarriedWeights<S, M> carried{sums.head(h), scratch.read};
-    const auto in = chunk(piece, h, a, cache.weights[i].head(h), carried, scratch);
+    const auto K = block(a.k, piece, h);
+    const S decay = read_rates(piece, h, cache.tau, a, scratch.rates);
+    scratch.d_rates.set_zero(scratch.rates);
+    U::prepare(piece, scratch.rates, scratch.update);
+    const Start before = start(i, h, decay, cache, scratch);
+    const ReadWeights read =
+        U::read(before.weights, before.carried, before.slot, piece, scratch.update);
+    const auto in = chunk(piece, h, K, block(a.q, piece, h), block(a.v, piece, h), before.weights,
+                          before.slot, read, scratch);
     ensure_shape(scratch.O, f, piece.size);
     Form::forward(in, scratch.O, scratch.trace);
+    const auto written = U::carry_backward(
+        before.weights, before.carried, before.slot, piece, scratch.rates, scratch.trace, K, h,
+        d_state.weights, d_state.carried, scratch.d_rates, scratch.update);
 
-    auto dW = d_state.weights.head(h), dR = d_state.sums.head(h);
-    auto d_tau = workspace.d_tau.col(task);
-    if (piece.ends_mini_batch && piece.offset > 0)
-      border_backward(carried.X, cache.tau, dW, dR, d_tau);
     for (auto* matrix : {&scratch.dK, &scratch.dQ, &scratch.dV})
       ensure_shape(*matrix, f, piece.size);
     ensure_shape(scratch.dE, piece.size, piece.size);
-    scratch.d_read.resize(piece.size);
-    scratch.d_e.resize(piece.size);
-    const WrittenWeights<S, M> written{piece.ends_mini_batch
-                                           ? std::as_const(d_state).weights.head(h)
-                                           : std::as_const(d_state).sums.head(h),
-                                       scratch.e, scratch.d_e};
-    CarriedGradient<S, M> d_carried{dR, scratch.d_read};
-    ChunkGradient<S, M> out{dW,
-                            std::span(&d_carried, in.carried.size()),
+    auto d_read = U::read_backward(d_state.carried, h, scratch.update);
+    ChunkGradient<S, M> out{d_state.weights.head(h),
+                            {d_read.data(), in.carried.size()},
                             norm_gradient(workspace, task),
                             scratch.dK,
                             scratch.dQ,
                             scratch.dV,
                             scratch.dE};
-    Form::backward(in, std::span(&written, 1), scratch.trace, block(workspace.dz, piece, h), out,
-                   scratch.adjoint);
-    if (piece.offset == 0) set_zero(dR);
-    block(workspace.dq, piece, h) = scratch.dQ;
-    block(workspace.dk, piece, h) = scratch.dK;
-    block(workspace.dv, piece, h) = scratch.dV;
-    rates_backward(piece, h, cache.tau, scratch, d_tau, workspace);
-  }
-
-  /// Forward: W+ = W - tau_{b-1} R + (carry), R+ = 0.
-  static void border_backward(const ConstHead& R, VectorIn<S> tau, const Head& dW, Head& dR,
-                              VectorOut<S> d_tau) {
-    const Index last = tau.size() - 1;
-    for (std::size_t l = 0; l < M::weight_count; ++l) {
-      d_tau[last] -= dW.W[l].cwiseProduct(R.W[l]).sum();
-      d_tau[last] -= dW.b[l].cwiseProduct(R.b[l]).sum();
-      dR.W[l] = -tau[last] * dW.W[l];
-      dR.b[l] = -tau[last] * dW.b[l];
+    if (piece.answers) {
+      Form::backward(in, written, scratch.trace, block(workspace.dz, piece, h), out,
+                     scratch.adjoint);
+    } else {  // a later step of the same token wrote its output
+      scratch.O.setZero();
+      Form::backward(in, written, scratch.trace, scratch.O, out, scratch.adjoint);
     }
+    U::rates_backward(piece, scratch.rates, scratch.dE, h, d_state.carried, scratch.d_rates,
+                      scratch.update);
+    write(block(workspace.dq, piece, h), scratch.dQ, piece);
+    write(block(workspace.dk, piece, h), scratch.dK, piece);
+    write(block(workspace.dv, piece, h), scratch.dV, piece);
+    write_rates(piece, h, task, workspace, scratch);
+    if constexpr (decays_first) decay_backward(i, h, decay, cache, d_state, workspace);
   }
 
-  /// Forward: E = lr tau', read = -tau, e = -tau_{b-1} lr at a border, else lr.
-  void rates_backward(const TTTPiece& piece, Index h, VectorIn<S> tau, const Scratch& scratch,
-                      VectorOut<S> d_tau, Workspace& workspace) const {
-    const auto tau_piece = tau.segment(piece.offset, piece.size);
-    auto d_rate = workspace.d_gate.row(h).segment(piece.begin, piece.size).transpose();
-    d_rate = scratch.dE * tau_piece;
-    d_tau.segment(piece.offset, piece.size) += scratch.dE.transpose() * scratch.rate;
-    if (piece.offset > 0) d_tau.segment(piece.offset, piece.size) -= scratch.d_read;
-    if (piece.ends_mini_batch) {
-      d_rate -= tau[tau.size() - 1] * scratch.d_e;
-      d_tau[tau.size() - 1] -= scratch.rate.dot(scratch.d_e);
+  /// Inner steps of the same token add up; the last, which answers, comes first here.
+  static void write(auto&& to, const auto& from, const TTTPiece& piece) {
+    if (piece.answers) {
+      to = from;
     } else {
-      d_rate += scratch.d_e;
+      to += from;
     }
+  }
+
+  void write_rates(const TTTPiece& piece, Index h, Index task, Workspace& workspace,
+                   const Scratch& scratch) const {
+    const PieceRateGradients<S>& d = scratch.d_rates;
+    write(tokens(workspace.d_rate, piece, h), d.d_theta, piece);
+    if constexpr (RuleTraits<Rule>::Momentum::present)
+      write(tokens(workspace.d_momentum, piece, h), d.d_mu, piece);
+    if constexpr (RuleTraits<Rule>::Forgetting::present && !decays_first)
+      write(tokens(workspace.d_forgetting, piece, h), d.d_alpha, piece);
+    if constexpr (Rule::token_factors) {
+      auto d_tau = workspace.d_tau.col(task);
+      d_tau.segment(piece.offset, piece.size) += d.d_tau;
+      d_tau[d_tau.size() - 1] += d.d_last_tau;
+    }
+  }
+
+  /// Forward: W' = (1 - alpha) W, of all weights that are current.
+  void decay_backward(Index i, Index h, S decay, const Cache& cache, State& d_state,
+                      Workspace& workspace) const {
+    const TTTPiece& piece = cache.pieces[i];
+    Vector<S> d_decay = Vector<S>::Zero(1);
+    const auto before = U::current(cache.weights[i], cache.carried[i], h);
+    const auto d_current = U::current(d_state.weights, d_state.carried, h);
+    for (std::size_t j = 0; j < before.size(); ++j) {
+      d_decay[0] -= inner_product(d_current[j], before[j]);
+      scale(d_current[j], S(1) - decay);
+    }
+    write(tokens(workspace.d_forgetting, piece, h), d_decay, piece);
   }
 
   static HeadNormGradient<S> norm_gradient(Workspace& workspace, Index task) {

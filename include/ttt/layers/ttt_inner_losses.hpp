@@ -23,12 +23,13 @@ InnerLosses<S> inner_losses(const TTTLayer<S, M>& layer, const TTTCache<S, M>& c
 
   const Matrix<S> empty(H, T);
   InnerLosses<S> losses{empty, empty, empty, empty};
+  const InnerWeights<S, M> W_0 = layer.initial_weights();
   for (std::size_t i = 0; i < cache.pieces.size(); ++i) {
     const TTTPiece& piece = cache.pieces[i];
     for (Index h = 0; h < H; ++h) {
-      InnerLossWalk<S, M> walk(layer.parameters().W_0.head(h), cache.weights[i].head(h),
+      InnerLossWalk<S, M> walk(W_0.head(h), cache.weights[i].head(h),
                                layer.parameters().norm(h), f);
-      if (piece.offset > 0) walk.resume(cache.sums[i].head(h), cache.tau[piece.offset - 1]);
+      if (piece.offset > 0) walk.resume(cache.carried[i].sums.head(h), cache.tau[piece.offset - 1]);
       for (Index n = 0; n < piece.size; ++n) {
         const Index t = piece.begin + n;
         const auto token = walk.token(a.k.col(t).segment(h * f, f), a.v.col(t).segment(h * f, f),

@@ -4,23 +4,22 @@
 ///   q, k    rotated by the place in the mini-batch
 ///   z_t     = f(q_t; W_t),  W_t = W - tau_t sum_s lr_s grad l(W; k_s, v_s)   (per head; ttt_heads)
 ///   y       = W_o' (gelu(W_g' x) . LN(z))                                    (gate if switched on)
-/// `TTTLinear` and `TTTMLP` are its published instances; any `InnerModel` will do.
+/// `TTTLinear` and `TTTMLP` are its published instances; any `InnerModel` will do, and any rule by
+/// which its weights move (inner/update_rule.hpp); z_t above is the published rule's.
 /// Source: Sun et al. 2024 (arXiv 2407.04620); equal to the official PyTorch code, test by test.
 #pragma once
 
-#include "ttt/inner/learning_rate.hpp"
 #include "ttt/layers/ttt_heads.hpp"
-#include "ttt/nn/causal_conv.hpp"
+#include "ttt/layers/ttt_rates.hpp"
+#include "ttt/layers/ttt_views.hpp"
 #include "ttt/nn/layer_norm.hpp"
-#include "ttt/nn/linear.hpp"
-#include "ttt/nn/rotary.hpp"
 
 namespace ttt {
 
-/// `S` is float or double, `M` an inner model. M is not constrained but checked, with a sentence
-/// for every mistake, since users write models.
-template <class S, class M>
-class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
+/// `S` is float or double, `M` an inner model, `Rule` an update rule. M and Rule are not constrained
+/// but checked, with a sentence for every mistake, since users write them.
+template <class S, class M, class Rule = PublishedRule>
+class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
   static_assert(ttt::Scalar<S>, "TTTLayer<S, M>: the scalar type S is not float or double");
   static_assert(HasOutputRule<M>,
                 "TTTLayer<S, M>: the inner model M has no output rule; say for instance "
@@ -35,16 +34,20 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   static_assert(HasChunkForm<S, M>,
                 "TTTLayer<S, M>: the inner model M is no Stack, and its code is incomplete; "
                 "predict, gradient or Saved is missing (inner/first_order.hpp)");
+  static_assert(UpdateRule<Rule>,
+                "TTTLayer<S, M, Rule>: the update rule lacks one of its choices, or one is of "
+                "another kind; derive it from ttt::PublishedRule (inner/update_rule.hpp)");
+  static_assert(check_rule<Rule, M>());
 
  public:
   using Scalar = S;
   using Inner = M;
   using Config = TTTConfig;
   using Parameters = TTTParameters<S, M>;
-  using State = TTTState<S, M>;
-  using Workspace = TTTWorkspace<S, M>;
-  using Cache = TTTCache<S, M>;
-  using Calls = StreamCalls<TTTLayer<S, M>, S>;
+  using State = TTTState<S, M, Rule>;
+  using Workspace = TTTWorkspace<S, M, Rule>;
+  using Cache = TTTCache<S, M, Rule>;
+  using Calls = StreamCalls<TTTLayer<S, M, Rule>, S>;
   using Calls::step;
 
   /// The variance floor of `post_norm`.
@@ -53,9 +56,9 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   /// Official initialization. Throws `std::invalid_argument` where the configuration is invalid.
   explicit TTTLayer(const Config& config, Random&& random = Random(0)) : TTTLayer(config, random) {}
   TTTLayer(const Config& config, Random& random)
-      : config_((config.validate(), config)),
-        rotary_(config.head_width(), config.mini_batch, config.rope_theta),
-        parameters_(Parameters::initial(config, random)) {}
+      : config_((validate(config), config)),
+        rotary_(config.head_width(), Traits::counts_tokens ? 1 : mini_batch(), config.rope_theta),
+        parameters_(Parameters::template initial<Rule>(config, random)) {}
 
   Index width() const { return config_.width; }
   const Config& config() const { return config_; }
@@ -63,9 +66,16 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
   Parameters& parameters() { return parameters_; }
   static auto fields(auto& self) { return std::tuple(field("", self.parameters_)); }
 
+  /// W_0, where every stream begins: learned, or zero.
+  InnerWeights<S, M> initial_weights() const {
+    if (config_.learned_initial_weights) return parameters_.W_0;
+    return InnerWeights<S, M>::zero(config_.heads, config_.head_width());
+  }
+
   /// A new stream: the inner weights are W_0.
   State initial_state() const {
-    return {0, parameters_.W_0, zeros_like(parameters_.W_0), Matrix<S>::Zero(width(), tail_size())};
+    const auto W_0 = initial_weights();
+    return {0, W_0, Update<S, M, Rule>::initial(W_0), Matrix<S>::Zero(width(), tail_size())};
   }
 
   /// Scratch for one thread of callers; `max_tokens` reserves, a longer forward grows it.
@@ -73,19 +83,14 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
 
   /// Throws `std::invalid_argument` unless `state` has this layer's shapes.
   void check(const State& state) const {
-    require(state.position >= 0 && state.position < config_.mini_batch,
+    require(state.position >= 0, "TTTLayer: the state's position is ", state.position,
+            ", expected at least 0");
+    require(Traits::counts_tokens || state.position < mini_batch(),
             "TTTLayer: the state's position is ", state.position, ", expected 0 to ",
-            config_.mini_batch - 1);
+            mini_batch() - 1);
     require_shape("TTTLayer: the state's conv_tail", state.conv_tail, width(), tail_size());
-    for (std::size_t l = 0; l < M::weight_count; ++l) {
-      for (const InnerWeights<S, M>* part : {&state.weights, &state.sums}) {
-        const auto& W_0 = parameters_.W_0;
-        require(part->heads == config_.heads, "TTTLayer: the state has ", part->heads,
-                " heads, expected ", config_.heads);
-        require_shape("TTTLayer: the state's W", part->W[l], W_0.W[l].rows(), W_0.W[l].cols());
-        require_shape("TTTLayer: the state's b", part->b[l], W_0.b[l].rows(), W_0.b[l].cols());
-      }
-    }
+    require_weights(state.weights);
+    require_carried(Update<S, M, Rule>::Carried::fields(state.carried));
   }
 
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
@@ -100,10 +105,10 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
 
   /// W_0 is where every stream begins: its gradient is the adjoint of the initial state.
   void backward_initial_state(const State& d_state, Parameters& grad) const {
-    for (std::size_t l = 0; l < M::weight_count; ++l) {
-      grad.W_0.W[l] += d_state.weights.W[l];
-      grad.W_0.b[l] += d_state.weights.b[l];
-    }
+    if (!config_.learned_initial_weights) return;
+    for (Index h = 0; h < config_.heads; ++h)
+      add_scaled(grad.W_0.head(h), S(1), d_state.weights.head(h));
+    Update<S, M, Rule>::add_initial(d_state.carried, grad.W_0);
   }
 
   /// Where the inner loop first left the finite numbers: "head 2, token 17 (inner output)", tokens
@@ -126,30 +131,66 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
             const RunOptions& options = {}) const;
 
  private:
+  using Traits = RuleTraits<Rule>;
+  using Heads = TTTHeads<S, M, Rule>;
+  using Rates = TTTRates<S, M, Rule>;
+  using Views = TTTViews<S, M, Rule>;
+
+  static void validate(const Config& config) {
+    config.validate();
+    Rule::direction.validate();
+    Rule::corruption.validate();
+    require(config.learned_initial_weights || M::weight_count == 1,
+            "TTTConfig: learned_initial_weights is false, but the inner model has ",
+            M::weight_count, " weight matrices, which never leave zero together");
+    require(!Traits::reconstructs || (!config.share_qk && !config.queries_as_keys),
+            "TTTConfig: share_qk or queries_as_keys is true, but the layer's update rule reads a "
+            "corrupted input in the place of projections");
+  }
+
+  Index mini_batch() const { return Rule::schedule.mini_batch(config_.mini_batch); }
   Index tail_size() const { return config_.share_qk ? config_.conv_kernel - 1 : 0; }
-  S rate_scale(const RunOptions& options) const {
-    return static_cast<S>(options.inner_rate_scale * config_.base_learning_rate /
-                          static_cast<double>(config_.head_width()));
+  Rates rates() const { return Rates(config_, parameters_); }
+  Views views() const { return Views(config_, parameters_, rotary_); }
+
+  void require_weights(const InnerWeights<S, M>& weights) const {
+    require(weights.heads == config_.heads, "TTTLayer: the state has ", weights.heads,
+            " heads, expected ", config_.heads);
+    for (std::size_t l = 0; l < M::weight_count; ++l) {
+      const WeightShape shape = M::weight_shape(l, config_.head_width());
+      require_shape("TTTLayer: the state's W", weights.W[l], shape.rows,
+                    config_.heads * shape.cols);
+      require_shape("TTTLayer: the state's b", weights.b[l], shape.bias ? shape.rows : 0,
+                    shape.bias ? config_.heads : 0);
+    }
+  }
+  /// What an update leaves out is empty: its weights have no heads.
+  void require_carried(const auto& fields) const {
+    const auto one = [&](const auto& member) {
+      if constexpr (requires { member.heads; })
+        if (member.heads > 0) require_weights(member);
+    };
+    std::apply([&](const auto&... field) { (one(field.member), ...); }, fields);
   }
 
   void reserve(TTTActivations<S>& a, Index tokens) const {
-    for (auto* matrix : {&a.q, &a.k, &a.v, &a.z}) ensure_shape(*matrix, width(), tokens);
-    if (config_.share_qk) ensure_shape(a.p, width(), tokens);
+    Views::reserve(a, config_, tokens);
+    Rates::reserve(a, config_.heads, tokens);
+    ensure_shape(a.z, width(), tokens);
     if (config_.gate) ensure_shape(a.g, width(), tokens);
-    for (auto* matrix : {&a.gate, &a.rate}) ensure_shape(*matrix, config_.heads, tokens);
   }
 
   /// Cuts the sequences into pieces, and keeps what backward needs of the inputs.
   void begin(MatrixIn<S> x, Lengths lengths, States<State> states, const RunOptions& options,
              Cache& cache, bool keep) const {
-    cache.tau.resize(config_.mini_batch);
+    cache.tau.resize(parameters_.token_idx.size());
     InnerRate<S>::token_factors(parameters_.token_idx, cache.tau);
     cache.pieces.clear();
     cache.first_piece.assign(1, 0);
     Index begin = 0;
     for (std::size_t s = 0; s < states.size(); ++s) {
-      append_pieces(static_cast<Index>(s), begin, lengths[s], states[s]->position,
-                    config_.mini_batch, cache.pieces);
+      append_pieces(static_cast<Index>(s), begin, lengths[s], states[s]->position % mini_batch(),
+                    mini_batch(), cache.pieces, Rule::inner_steps);
       cache.first_piece.push_back(std::ssize(cache.pieces));
       begin += lengths[s];
     }
@@ -163,12 +204,18 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
       cache.positions.push_back(state->position);
       cache.tails.push_back(state->conv_tail);
     }
+    keep_room(cache);
+  }
+
+  /// For the weights at the start of every piece; keeps the memory of an earlier forward.
+  void keep_room(Cache& cache) const {
     const auto shape = InnerWeights<S, M>::zero(config_.heads, config_.head_width());
     if (cache.weights.empty() || !same_shape(cache.weights[0], shape)) cache.weights.clear();
-    cache.weights.resize(cache.pieces.size(), shape);  // keeps the memory of an earlier forward
-    cache.sums.resize(cache.pieces.size());
+    cache.weights.resize(cache.pieces.size(), shape);
+    const auto carried = Update<S, M, Rule>::initial(shape);
+    cache.carried.resize(cache.pieces.size());
     for (std::size_t i = 0; i < cache.pieces.size(); ++i)
-      if (cache.pieces[i].offset > 0) cache.sums[i] = shape;
+      if (Update<S, M, Rule>::keeps(cache.pieces[i])) cache.carried[i] = carried;
   }
 
   static bool same_shape(const InnerWeights<S, M>& a, const InnerWeights<S, M>& b) {
@@ -178,29 +225,9 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
     return true;
   }
 
-  /// q, k, v after convolution and rotation; the inner rate; the gate before its activation.
-  void project(MatrixIn<S> x, Lengths lengths, States<State> states, const RunOptions& options,
-               TTTActivations<S>& a) const {
-    const Parameters& p = parameters_;
-    Linear<S>::forward(x, p.q_proj, config_.share_qk ? a.p : a.q);
-    if (!config_.share_qk) Linear<S>::forward(x, p.k_proj, a.k);
-    Linear<S>::forward(x, p.v_proj, a.v);
-    if (config_.gate) Linear<S>::forward(x, p.g_proj, a.g);
-    Index begin = 0;
-    for (std::size_t s = 0; s < states.size(); begin += lengths[s++]) {
-      const Index size = lengths[s];
-      if (config_.share_qk) {
-        Matrix<S> tail = states[s]->conv_tail;
-        CausalConv<S>::forward(a.p.middleCols(begin, size), p.conv_q_weight, p.conv_q_bias, tail,
-                               a.q.middleCols(begin, size));
-        CausalConv<S>::forward(a.p.middleCols(begin, size), p.conv_k_weight, p.conv_k_bias,
-                               states[s]->conv_tail, a.k.middleCols(begin, size));
-      }
-      rotary_.rotate(a.q.middleCols(begin, size), states[s]->position);
-      rotary_.rotate(a.k.middleCols(begin, size), states[s]->position);
-    }
-    InnerRate<S>::gate(x, p.rate_weight, p.rate_bias, a.gate);
-    a.rate = rate_scale(options) * a.gate;
+  void advance(State& state, Index tokens) const {
+    state.position += tokens;
+    if constexpr (!Traits::counts_tokens) state.position %= mini_batch();
   }
 
   /// y = W_o' (gelu(g) . LN(z))
@@ -249,70 +276,46 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
                            grad.post_norm_weight, grad.post_norm_bias);
   }
 
-  /// w.d_gate holds d_rate; w.d_tau a column for each sequence and head.
-  void rates_backward(const Cache& cache, MatrixOut<S> dx, Parameters& grad, Workspace& w) const {
-    const Vector<S> d_tau = w.d_tau.rowwise().sum();
-    InnerRate<S>::token_factors_backward(cache.tau, d_tau, grad.token_idx);
-    w.d_gate *= rate_scale({cache.inner_rate_scale});
-    InnerRate<S>::gate_backward(cache.x, parameters_.rate_weight, cache.activations.gate, w.d_gate,
-                                dx, grad.rate_weight, grad.rate_bias);
+  /// One token of the published rule, whose step is a kernel of its own.
+  void step_head(Index h, State& state, Workspace& w) const {
+    const Index f = config_.head_width(), last = w.tau.size() - 1;
+    const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
+    auto R = state.carried.sums.head(h);
+    w.step_head.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
+                     head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z));
+    if (state.position == last) finish_mini_batch(state.weights.head(h), R, w.tau[last]);
   }
 
-  void project_backward(const Cache& cache, States<State> d_states, MatrixOut<S> dx,
-                        Parameters& grad, Workspace& w) const {
-    const Parameters& p = parameters_;
-    Index begin = 0;
-    for (std::size_t s = 0; s < d_states.size(); begin += cache.lengths[s++]) {
-      const Index size = cache.lengths[s];
-      rotary_.rotate_back(w.dq.middleCols(begin, size), cache.positions[s]);
-      rotary_.rotate_back(w.dk.middleCols(begin, size), cache.positions[s]);
-      if (config_.share_qk) convolutions_backward(cache, s, begin, *d_states[s], grad, w);
+  /// One token of any rule: a piece of one token.
+  void step_piece(Index h, State& state, Workspace& w) const {
+    const Index f = config_.head_width(), place = state.position % mini_batch();
+    const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
+    PieceRates<S>& rates = w.step_head.rates;
+    rates.theta = w.gate.segment(h, 1);
+    rates.tau.setOnes(1);
+    if constexpr (Rule::token_factors) {
+      rates.tau[0] = w.tau[place];
+      rates.last_tau = w.tau[w.tau.size() - 1];
     }
-    if (config_.share_qk) w.dq = w.d_normed + w.dz;  // the two convolutions' share of dp
-    Linear<S>::add_backward_input(w.dq, p.q_proj, dx);
-    Linear<S>::backward_weight(w.dq, cache.x, grad.q_proj);
-    if (!config_.share_qk) {
-      Linear<S>::add_backward_input(w.dk, p.k_proj, dx);
-      Linear<S>::backward_weight(w.dk, cache.x, grad.k_proj);
+    if constexpr (Traits::Momentum::present) rates.mu = w.momentum.segment(h, 1);
+    S decay = 0;
+    if constexpr (Traits::decays_first) {
+      decay = w.forgetting[h];
+    } else if constexpr (Traits::Forgetting::present) {
+      rates.alpha = w.forgetting.segment(h, 1);
     }
-    Linear<S>::add_backward_input(w.dv, p.v_proj, dx);
-    Linear<S>::backward_weight(w.dv, cache.x, grad.v_proj);
+    for (int i = 0; i < Rule::inner_steps; ++i)
+      Heads(config_, parameters_)
+          .step({0, 0, 1, place, place + 1 == mini_batch()}, h, decay, head(w.k), head(w.q),
+                head(w.v), head(w.z), state, w.step_head);
   }
 
-  /// Both convolutions read the same inputs, so the adjoints of their tails add up.
-  void convolutions_backward(const Cache& cache, std::size_t s, Index begin, State& d_state,
-                             Parameters& grad, Workspace& w) const {
-    const Index size = cache.lengths[s];
-    const auto p = cache.activations.p.middleCols(begin, size);
-    Matrix<S> d_tail_k = Matrix<S>::Zero(width(), tail_size());
-    CausalConv<S>::backward(w.dq.middleCols(begin, size), p, cache.tails[s],
-                            parameters_.conv_q_weight, d_state.conv_tail,
-                            w.d_normed.middleCols(begin, size), grad.conv_q_weight,
-                            grad.conv_q_bias);
-    CausalConv<S>::backward(w.dk.middleCols(begin, size), p, cache.tails[s],
-                            parameters_.conv_k_weight, d_tail_k, w.dz.middleCols(begin, size),
-                            grad.conv_k_weight, grad.conv_k_bias);
-    d_state.conv_tail += d_tail_k;
-  }
-
-  /// w.q, w.k, w.v [D] and w.gate [H], here the inner rate.
-  void step_project(VectorIn<S> x_t, State& state, const RunOptions& options, Workspace& w) const {
-    const Parameters& p = parameters_;
-    if (config_.share_qk) {
-      Linear<S>::step(x_t, {{p.q_proj, w.x}, {p.v_proj, w.v}}, options.decode_weights);
-      w.tail = state.conv_tail;
-      CausalConv<S>::step(w.x, p.conv_q_weight, p.conv_q_bias, w.tail, w.q);
-      CausalConv<S>::step(w.x, p.conv_k_weight, p.conv_k_bias, state.conv_tail, w.k);
-    } else {
-      Linear<S>::step(x_t, {{p.q_proj, w.q}, {p.k_proj, w.k}, {p.v_proj, w.v}},
-                      options.decode_weights);
-    }
-    rotary_.rotate(w.q, state.position);
-    rotary_.rotate(w.k, state.position);
-    w.gate.noalias() = p.rate_weight.transpose() * x_t;
-    w.gate += p.rate_bias.transpose();
-    SiLU::sigmoid<S>(w.gate, w.gate);
-    w.gate *= rate_scale(options);
+  /// Gives everything that `step` works on its size: a token that ends a mini-batch.
+  void warm_up(Workspace& w) const {
+    State state = initial_state();
+    state.position = mini_batch() - 1;
+    Vector<S> y_t(width());
+    step(Vector<S>::Ones(width()), state, y_t, w);
   }
 
   Config config_;
@@ -323,17 +326,18 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M>, S> {
 // Defined out of the class, so that a precompiled layer's code is not compiled again where it is
 // used (precompiled.hpp).
 
-template <class S, class M>
-typename TTTLayer<S, M>::Workspace TTTLayer<S, M>::workspace(Index max_tokens) const {
+template <class S, class M, class Rule>
+typename TTTLayer<S, M, Rule>::Workspace TTTLayer<S, M, Rule>::workspace(Index max_tokens) const {
   Workspace workspace(config_.width, config_.heads);
   reserve(workspace.activations, max_tokens);
   workspace.tail.resize(width(), tail_size());
-  workspace.tau.resize(config_.mini_batch);
+  workspace.tau.resize(parameters_.token_idx.size());
+  if constexpr (!std::same_as<Rule, PublishedRule>) warm_up(workspace);
   return workspace;
 }
 
-template <class S, class M>
-void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
+template <class S, class M, class Rule>
+void TTTLayer<S, M, Rule>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
                                    MatrixOut<S> y, Workspace& workspace, Cache* cache,
                                    const RunOptions& options) const {
   this->require_batch("TTTLayer.forward", x, lengths, states, y);
@@ -342,45 +346,50 @@ void TTTLayer<S, M>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State>
   begin(x, lengths, states, options, plan, cache != nullptr);
   TTTActivations<S>& a = cache ? cache->activations : workspace.activations;
   reserve(a, x.cols());
-  project(x, lengths, states, options, a);
-  TTTHeads<S, M>(config_, parameters_)
+  views().forward(x, lengths, states, a, workspace);
+  rates().forward(x, options.inner_rate_scale, a);
+  if (config_.gate) Linear<S>::forward(x, parameters_.g_proj, a.g);
+  Heads(config_, parameters_)
       .forward(a, plan.pieces, plan.first_piece, plan.tau, states, workspace, cache);
   finish(a, y, workspace);
-  for (std::size_t s = 0; s < states.size(); ++s)
-    states[s]->position = (states[s]->position + lengths[s]) % config_.mini_batch;
+  for (std::size_t s = 0; s < states.size(); ++s) advance(*states[s], lengths[s]);
 }
 
-template <class S, class M>
-void TTTLayer<S, M>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
+template <class S, class M, class Rule>
+void TTTLayer<S, M, Rule>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
                                     MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
   this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
   this->require_gradient("TTTLayer.backward", grad);
   for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
                        &workspace.dq, &workspace.dk, &workspace.dv})
     ensure_shape(*matrix, width(), dy.cols());
-  ensure_shape(workspace.d_gate, config_.heads, dy.cols());
+  for (auto* matrix : {&workspace.d_rate, &workspace.d_momentum, &workspace.d_forgetting})
+    ensure_shape(*matrix, config_.heads, dy.cols());
   finish_backward(dy, cache, dx, grad, workspace);
-  TTTHeads<S, M>(config_, parameters_).backward(cache, d_states, grad, workspace);
-  rates_backward(cache, dx, grad, workspace);
-  project_backward(cache, d_states, dx, grad, workspace);
+  Heads(config_, parameters_).backward(cache, d_states, grad, workspace);
+  if constexpr (Rule::token_factors)
+    InnerRate<S>::token_factors_backward(cache.tau, workspace.d_tau.rowwise().sum(),
+                                         grad.token_idx);
+  rates().backward(cache.x, cache.inner_rate_scale, cache.activations, dx, grad, workspace);
+  views().backward(cache, d_states, dx, grad, workspace);
 }
 
-template <class S, class M>
-void TTTLayer<S, M>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
+template <class S, class M, class Rule>
+void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
                           const RunOptions& options) const {
   eigen_assert(x_t.size() == width() && y_t.size() == width());
   Workspace& w = workspace;
-  step_project(x_t, state, options, w);
-  const Index f = config_.head_width(), last = config_.mini_batch - 1;
+  views().step(x_t, state, options, w);
+  rates().step(x_t, options.inner_rate_scale, w);
   InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
   for (Index h = 0; h < config_.heads; ++h) {
-    const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
-    auto R = state.sums.head(h);
-    w.step_head.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
-                     head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z));
-    if (state.position == last) finish_mini_batch(state.weights.head(h), R, w.tau[last]);
+    if constexpr (std::same_as<Rule, PublishedRule>) {
+      step_head(h, state, w);
+    } else {
+      step_piece(h, state, w);
+    }
   }
-  state.position = state.position == last ? 0 : state.position + 1;
+  advance(state, 1);
   LayerNorm<S>::step(w.z, parameters_.post_norm_weight, parameters_.post_norm_bias, epsilon, w.n);
   if (config_.gate) {
     Linear<S>::step(x_t, parameters_.g_proj, w.x, options.decode_weights);

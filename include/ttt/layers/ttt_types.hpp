@@ -11,6 +11,9 @@
 #include "ttt/core/random.hpp"
 #include "ttt/inner/dual_form.hpp"
 #include "ttt/inner/online_step.hpp"
+#include "ttt/inner/update_rule.hpp"
+#include "ttt/layers/ttt_piece.hpp"
+#include "ttt/layers/updates/update.hpp"
 
 namespace ttt {
 
@@ -23,8 +26,12 @@ struct TTTConfig {
   bool share_qk = false;  ///< one projection for q and k, told apart by two causal convolutions
   bool gate = false;      ///< output gate gelu(x W_g)
   Index conv_kernel = 4;  ///< of those convolutions
-  double base_learning_rate = 1.0;  ///< official: 1 for TTT-Linear, 0.1 for TTT-MLP
+  /// Official: 1 for TTT-Linear, 0.1 for TTT-MLP. A negative one climbs: gradient ascent, a probe.
+  double base_learning_rate = 1.0;
   double rope_theta = 10000.0;
+  bool rotary = true;                   ///< rotates q and k by their place in the mini-batch
+  bool learned_initial_weights = true;  ///< false: W_0 = 0, for inner models of one weight matrix
+  bool queries_as_keys = false;         ///< k = q, a probe: then there is no k_proj, no conv_k
 
   Index head_width() const { return width / heads; }
 
@@ -39,9 +46,8 @@ struct TTTConfig {
             ", expected a positive number");
     require(conv_kernel > 0, "TTTConfig: conv_kernel is ", conv_kernel,
             ", expected a positive number");
-    require(std::isfinite(base_learning_rate) && base_learning_rate >= 0,
-            "TTTConfig: base_learning_rate is ", base_learning_rate,
-            ", expected a finite number, at least 0");
+    require(std::isfinite(base_learning_rate), "TTTConfig: base_learning_rate is ",
+            base_learning_rate, ", expected a finite number");
     require(std::isfinite(rope_theta) && rope_theta > 0, "TTTConfig: rope_theta is ", rope_theta,
             ", expected a positive number");
   }
@@ -52,8 +58,9 @@ template <Scalar S, InnerModel M>
 struct TTTParameters {
   InnerWeights<S, M> W_0;                            // initial weights of the inner model
   Vector<S> token_idx;                               // [b]
-  Matrix<S> rate_weight;                             // [D, H]
-  Matrix<S> rate_bias;                               // [1, H]
+  Matrix<S> rate_weight, rate_bias;                  // [D, H], [1, H]
+  Matrix<S> momentum_weight, momentum_bias;          // [D, H], [1, H]
+  Matrix<S> forgetting_weight, forgetting_bias;      // [D, H], [1, H]
   Matrix<S> norm_weight, norm_bias;                  // [f, H]
   Matrix<S> q_proj, k_proj, v_proj, o_proj, g_proj;  // [in, out]
   Matrix<S> conv_q_weight, conv_k_weight;            // [K, D]
@@ -61,11 +68,15 @@ struct TTTParameters {
   Vector<S> post_norm_weight, post_norm_bias;        // [D]
 
   static auto fields(auto& self) {
-    const Index H = self.rate_weight.cols(), D = self.rate_weight.rows();
+    const Index H = self.W_0.heads, D = self.post_norm_weight.size();
     return std::tuple(
         field("", self.W_0), field("learnable_token_idx", self.token_idx),
         field("learnable_ttt_lr_weight", self.rate_weight, H),
-        field("learnable_ttt_lr_bias", self.rate_bias), field("ttt_norm_weight", self.norm_weight),
+        field("learnable_ttt_lr_bias", self.rate_bias),
+        field("momentum.weight", self.momentum_weight, H),
+        field("momentum.bias", self.momentum_bias),
+        field("forgetting.weight", self.forgetting_weight, H),
+        field("forgetting.bias", self.forgetting_bias), field("ttt_norm_weight", self.norm_weight),
         field("ttt_norm_bias", self.norm_bias), streamed(field("q_proj.weight", self.q_proj)),
         streamed(field("k_proj.weight", self.k_proj)),
         streamed(field("v_proj.weight", self.v_proj)),
@@ -78,17 +89,27 @@ struct TTTParameters {
   }
 
   /// The official initialization: normal with `standard_deviation`, convolutions uniform in
-  /// +-1/sqrt(K), norms 1 and 0, biases 0.
+  /// +-1/sqrt(K), norms 1 and 0, biases 0; those of momentum and forgetting as the rule says.
+  template <UpdateRule Rule = PublishedRule>
   static TTTParameters initial(const TTTConfig& config, Random& random,
                                double standard_deviation = 0.02) {
+    using Traits = RuleTraits<Rule>;
     const Index D = config.width, H = config.heads, f = config.head_width();
     TTTParameters p;
-    p.W_0 = InnerWeights<S, M>::zero(H, f);
+    p.W_0.heads = H;
+    if (config.learned_initial_weights) p.W_0 = InnerWeights<S, M>::zero(H, f);
     for (auto& W : p.W_0.W) random.fill_normal(W, standard_deviation);
-    p.token_idx.setZero(config.mini_batch);
-    p.rate_weight.resize(D, H);
-    random.fill_normal(p.rate_weight, standard_deviation);
-    p.rate_bias.setZero(1, H);
+    if (Rule::token_factors) p.token_idx.setZero(Rule::schedule.mini_batch(config.mini_batch));
+    const auto of_token = [&](Matrix<S>& weight, Matrix<S>& bias, double initial_bias) {
+      weight.resize(D, H);
+      random.fill_normal(weight, standard_deviation);
+      bias.setConstant(1, H, static_cast<S>(initial_bias));
+    };
+    if constexpr (Traits::Rate::reads_input) of_token(p.rate_weight, p.rate_bias, 0);
+    if constexpr (Traits::Momentum::present)
+      of_token(p.momentum_weight, p.momentum_bias, Rule::momentum.initial_bias);
+    if constexpr (Traits::Forgetting::present)
+      of_token(p.forgetting_weight, p.forgetting_bias, Rule::forgetting.initial_bias);
     if (M::Output::has_norm) {
       p.norm_weight.setOnes(f, H);
       p.norm_bias.setZero(f, H);
@@ -98,9 +119,9 @@ struct TTTParameters {
       weight.resize(D, D);
       random.fill_normal(weight, standard_deviation);
     };
-    projection(p.q_proj, true);
-    projection(p.k_proj, !config.share_qk);
-    projection(p.v_proj, true);
+    projection(p.q_proj, !Traits::reconstructs);
+    projection(p.k_proj, !Traits::reconstructs && !config.share_qk && !config.queries_as_keys);
+    projection(p.v_proj, !Traits::reconstructs);
     projection(p.o_proj, true);
     projection(p.g_proj, config.gate);
     const auto convolution = [&](Matrix<S>& weight, Vector<S>& bias) {
@@ -110,10 +131,9 @@ struct TTTParameters {
       random.fill_uniform(weight, -bound, bound);
       random.fill_uniform(bias, -bound, bound);
     };
-    if (config.share_qk) {
-      convolution(p.conv_q_weight, p.conv_q_bias);
+    if (config.share_qk) convolution(p.conv_q_weight, p.conv_q_bias);
+    if (config.share_qk && !config.queries_as_keys)
       convolution(p.conv_k_weight, p.conv_k_bias);
-    }
     p.post_norm_weight.setOnes(D);
     p.post_norm_bias.setZero(D);
     return p;
@@ -125,41 +145,37 @@ struct TTTParameters {
   }
 };
 
-/// What a stream carries: the inner weights at the last mini-batch border, the sum of rate times
-/// gradient of the unfinished mini-batch, and the last inputs of the convolutions.
-template <Scalar S, InnerModel M>
+/// What a stream carries: the inner weights at the last mini-batch border, what the rule's update
+/// has made of the tokens since (updates/), and the last inputs of the convolutions.
+template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 struct TTTState {
-  Index position = 0;          // modulo b
+  Index position = 0;          // modulo b; of the whole stream where the rule counts tokens
   InnerWeights<S, M> weights;  // W at the border
-  InnerWeights<S, M> sums;     // R, zero at a border
-  Matrix<S> conv_tail;         // [D, K-1], oldest first; empty without share_qk
+  typename Update<S, M, Rule>::Carried carried;
+  Matrix<S> conv_tail;  // [D, K-1], oldest first; empty without share_qk
 
   static auto fields(auto& self) {
     return std::tuple(field("position", self.position), field("weights", self.weights),
-                      field("sums", self.sums), field("conv_tail", self.conv_tail));
+                      field("", self.carried), field("conv_tail", self.conv_tail));
   }
-};
-
-/// A run of tokens inside one mini-batch of one sequence.
-struct TTTPiece {
-  Index sequence, begin, size;  // columns [begin, begin + size) of the batch
-  Index offset;                 // place of the first token in its mini-batch
-  bool ends_mini_batch;
 };
 
 /// Intermediate values of a forward, one column a token of the batch.
 template <Scalar S>
 struct TTTActivations {
   Matrix<S> p;        // [D, T] shared projection before the convolutions (share_qk)
-  Matrix<S> q, k, v;  // [D, T] as the inner loop reads them: after rotation
-  Matrix<S> gate;     // [H, T] sigma of the inner rate
-  Matrix<S> rate;     // [H, T] inner learning rate, without the token factor
+  Matrix<S> q, k, v;  // [D, T] as the inner loop reads them: after rotation and feature map
+  Matrix<S> q_before, k_before;  // [D, T] before the feature map, where the rule has one
+  Matrix<S> raw_rate;            // [H, T] what the rate policy reads
+  Matrix<S> gate;                // [H, T] what it says
+  Matrix<S> rate;                // [H, T] inner learning rate, without the token factor
+  Matrix<S> momentum, forgetting;  // [H, T] mu and alpha, where the rule has them
   Matrix<S> z;        // [D, T] outputs of the inner loop, before post_norm
   Matrix<S> g;        // [D, T] output gate before its activation
 };
 
 /// What one forward leaves behind for one backward.
-template <Scalar S, InnerModel M>
+template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 struct TTTCache {
   Matrix<S> x;
   TTTActivations<S> activations;
@@ -168,42 +184,64 @@ struct TTTCache {
   std::vector<Matrix<S>> tails;             // convolution inputs before each sequence
   std::vector<TTTPiece> pieces;
   std::vector<InnerWeights<S, M>> weights;  // at the start of each piece
-  std::vector<InnerWeights<S, M>> sums;     // R before each piece that starts inside a mini-batch
-  Vector<S> tau;                            // [b]
+  std::vector<typename Update<S, M, Rule>::Carried> carried;  // there, where the update reads it
+  Vector<S> tau;                                              // [b]; empty without token factors
   double inner_rate_scale = 1;
 };
 
 /// Scratch of one head's inner loop.
-template <Scalar S, InnerModel M>
+template <Scalar S, InnerModel M, UpdateRule Rule>
 struct TTTHeadScratch {
   typename ChunkForm<S, M>::Trace trace;
   typename ChunkForm<S, M>::Scratch adjoint;
-  Matrix<S> E, dE, O, dK, dQ, dV;        // [n, n], [f, n]
-  Vector<S> rate, read, e, d_read, d_e;  // [n]
+  typename Update<S, M, Rule>::Scratch update;
+  PieceRates<S> rates;
+  PieceRateGradients<S> d_rates;
+  Matrix<S> dE, O, dK, dQ, dV;                           // [n, n], [f, n]
+  InnerWeights<S, M> weights;                            // of one head, where they decay first
+  typename Update<S, M, Rule>::Carried carried;          // likewise
+};
+
+/// Scratch of one head's `step`: the published rule has a kernel of its own for it.
+template <Scalar S, InnerModel M, UpdateRule Rule>
+struct StepHead : TTTHeadScratch<S, M, Rule> {
+  explicit StepHead(Index) {}
+};
+template <Scalar S, InnerModel M>
+struct StepHead<S, M, PublishedRule> : OnlineStep<S, M> {
+  using OnlineStep<S, M>::OnlineStep;
 };
 
 /// Scratch memory of a layer.
-template <Scalar S, InnerModel M>
+template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 struct TTTWorkspace {
   TTTWorkspace(Index width, Index head_count)
-      : step_head(width / head_count),
+      : corruption(static_cast<std::size_t>(head_count)),
+        step_head(width / head_count),
         x(width),
         q(width),
         k(width),
         v(width),
         z(width),
         n(width),
-        gate(head_count) {}
+        raw(head_count),
+        gate(head_count),
+        momentum(head_count),
+        forgetting(head_count) {}
 
   TTTActivations<S> activations;
   Matrix<S> normed, gated;                      // [D, T]
-  Matrix<S> d_normed, dz, dq, dk, dv, d_gate;   // [D, T], d_gate [H, T]
+  Matrix<S> d_normed, dz, dq, dk, dv;           // [D, T]
+  Matrix<S> d_rate, d_raw, d_momentum, d_forgetting;  // [H, T]
   Matrix<S> d_tau, d_norm_weight, d_norm_bias;  // a column for each sequence and head
-  std::vector<TTTHeadScratch<S, M>> heads;      // one for each thread
-  OnlineStep<S, M> step_head;
-  Vector<S> x, q, k, v, z, n, gate;  // one token
-  Matrix<S> tail;                    // [D, K-1]
-  Vector<S> tau;                     // [b]
+  std::vector<TTTHeadScratch<S, M, Rule>> heads;  // one for each thread
+  /// A head's own: the basis of a low-rank corruption.
+  std::vector<typename RuleTraits<Rule>::Corruption::template Scratch<S>> corruption;
+  StepHead<S, M, Rule> step_head;
+  Vector<S> x, q, k, v, z, n;                // one token
+  Vector<S> raw, gate, momentum, forgetting;  // [H], one token
+  Matrix<S> tail;                            // [D, K-1]
+  Vector<S> tau;                             // [b]
 };
 
 }  // namespace ttt
