@@ -20,11 +20,18 @@ struct TTTCases {
                         bool gate, Index kernel, double base) {
       return LayerCase<TTTConfig>{name, {width, heads, b, share_qk, gate, kernel, base}, b};
     };
-    return {one("plain, b 4", 8, 2, 4, false, false, 4, 1.0),
-            one("shared q and k, gate, b 4", 8, 2, 4, true, true, 4, 1.0),
-            one("shared q and k, kernel 1, b 16", 6, 1, 16, true, false, 1, 1.0),
-            one("gate, b 16", 8, 2, 16, false, true, 4, 0.1),
-            one("shared q and k, gate, b 1", 6, 1, 1, true, true, 4, 1.0)};
+    std::vector<LayerCase<TTTConfig>> cases = {
+        one("plain, b 4", 8, 2, 4, false, false, 4, 1.0),
+        one("shared q and k, gate, b 4", 8, 2, 4, true, true, 4, 1.0),
+        one("shared q and k, kernel 1, b 16", 6, 1, 16, true, false, 1, 1.0),
+        one("gate, b 16", 8, 2, 16, false, true, 4, 0.1),
+        one("shared q and k, gate, b 1", 6, 1, 1, true, true, 4, 1.0),
+        one("queries as keys, not rotated, b 4", 8, 2, 4, false, false, 4, 1.0),
+        one("shared q and k, queries as keys, ascent, b 4", 6, 1, 4, true, false, 3, -0.3)};
+    cases[5].config.rotary = false;
+    cases[5].config.learned_initial_weights = Model::weight_count > 1;
+    for (const std::size_t i : {5, 6}) cases[i].config.queries_as_keys = true;
+    return cases;
   }
 
   static TTTConfig large() { return {64, 2, 16, true, true}; }

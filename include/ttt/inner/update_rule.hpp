@@ -47,15 +47,19 @@ struct PublishedRule {
 
 template <class R>
 concept UpdateRule = requires {
-  requires RatePolicy<std::remove_const_t<decltype(R::rate)>, double>;
+  requires RatePolicy < std::remove_const_t<decltype(R::rate)>,
+  double > ;
   requires std::same_as<decltype(R::rate_over_width), const bool>;
   requires std::same_as<decltype(R::token_factors), const bool>;
   requires std::same_as<decltype(R::momentum.present), const bool>;
   requires std::same_as<decltype(R::forgetting.before_gradient), const bool>;
-  requires Direction<std::remove_const_t<decltype(R::direction)>, double>;
+  requires Direction < std::remove_const_t<decltype(R::direction)>,
+  double > ;
   requires std::same_as<decltype(R::schedule.learns_first), const bool>;
-  requires FeatureMap<std::remove_const_t<decltype(R::features)>, double>;
-  requires Corruption<std::remove_const_t<decltype(R::corruption)>, double>;
+  requires FeatureMap < std::remove_const_t<decltype(R::features)>,
+  double > ;
+  requires Corruption < std::remove_const_t<decltype(R::corruption)>,
+  double > ;
   requires std::same_as<decltype(R::inner_steps), const int>;
 };
 
@@ -79,8 +83,9 @@ struct RuleTraits {
 
 /// Whether the weights of M are one linear map with the squared error at its top.
 template <class M>
-concept LinearSquaredError = StackModel<M> && std::same_as<typename M::Stages, Chain<LinearMap<>>> &&
-    !M::Output::has_norm && std::same_as<typename M::Output::InnerLoss, SquaredError>;
+concept LinearSquaredError =
+    StackModel<M> && std::same_as<typename M::Stages, Chain<LinearMap<>>> && !M::Output::has_norm &&
+    std::same_as<typename M::Output::InnerLoss, SquaredError>;
 
 /// Asserts that the choices of R go together, and with the inner model M.
 template <class R, class M>
@@ -101,8 +106,9 @@ consteval bool check_rule() {
   static_assert(!T::decays_first || online,
                 "the update rule takes gradients at decayed weights, which differ from token to "
                 "token: its schedule must be Online");
-  static_assert(R::inner_steps >= 1, "the update rule's inner_steps is below 1; to switch learning "
-                                     "off set base_learning_rate to 0");
+  static_assert(R::inner_steps >= 1,
+                "the update rule's inner_steps is below 1; to switch learning "
+                "off set base_learning_rate to 0");
   static_assert(R::inner_steps == 1 || online,
                 "the update rule's inner_steps would learn from a mini-batch before its tokens are "
                 "answered: its schedule must be Online");

@@ -24,8 +24,12 @@ inline void read_layer_config(const nlohmann::json& json, TTTConfig& config) {
   config.conv_kernel = json_value<Index>(json, "conv_kernel", 4);
   config.base_learning_rate = json_value(json, "ttt_base_lr", 1.0);
   config.rope_theta = json_value(json, "rope_theta", 10000.0);
+  config.rotary = json_value(json, "rotary", true);
+  config.learned_initial_weights = json_value(json, "learned_initial_weights", true);
+  config.queries_as_keys = json_value(json, "queries_as_keys", false);
 }
 
+/// Keys that the official files lack are written where they say something.
 inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
   json["num_attention_heads"] = config.heads;
   json["mini_batch_size"] = config.mini_batch;
@@ -34,6 +38,9 @@ inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
   json["conv_kernel"] = config.conv_kernel;
   json["ttt_base_lr"] = config.base_learning_rate;
   json["rope_theta"] = config.rope_theta;
+  if (!config.rotary) json["rotary"] = false;
+  if (!config.learned_initial_weights) json["learned_initial_weights"] = false;
+  if (config.queries_as_keys) json["queries_as_keys"] = true;
 }
 
 namespace detail {

@@ -142,8 +142,14 @@ class TTTHeads {
                     const InnerWeights<S, M>& weights, Index slot, const ReadWeights& read,
                     const Scratch& scratch) const {
     const std::size_t count = U::reads_carried(piece) ? read.size() : 0;
-    return {weights.head(slot), U::reads_anchor(), {read.data(), count},
-            parameters_.norm(h), K, Q, V, U::kernel(scratch.update)};
+    return {weights.head(slot),
+            U::reads_anchor(),
+            {read.data(), count},
+            parameters_.norm(h),
+            K,
+            Q,
+            V,
+            U::kernel(scratch.update)};
   }
 
   void forward_piece(const TTTPiece& piece, Index h, S decay, MatrixIn<S> K, MatrixIn<S> Q,
@@ -193,9 +199,9 @@ class TTTHeads {
                           before.slot, read, scratch);
     ensure_shape(scratch.O, f, piece.size);
     Form::forward(in, scratch.O, scratch.trace);
-    const auto written = U::carry_backward(
-        before.weights, before.carried, before.slot, piece, scratch.rates, scratch.trace, K, h,
-        d_state.weights, d_state.carried, scratch.d_rates, scratch.update);
+    const auto written = U::carry_backward(before.weights, before.carried, before.slot, piece,
+                                           scratch.rates, scratch.trace, K, h, d_state.weights,
+                                           d_state.carried, scratch.d_rates, scratch.update);
 
     for (auto* matrix : {&scratch.dK, &scratch.dQ, &scratch.dV})
       ensure_shape(*matrix, f, piece.size);

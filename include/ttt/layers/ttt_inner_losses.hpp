@@ -27,8 +27,8 @@ InnerLosses<S> inner_losses(const TTTLayer<S, M>& layer, const TTTCache<S, M>& c
   for (std::size_t i = 0; i < cache.pieces.size(); ++i) {
     const TTTPiece& piece = cache.pieces[i];
     for (Index h = 0; h < H; ++h) {
-      InnerLossWalk<S, M> walk(W_0.head(h), cache.weights[i].head(h),
-                               layer.parameters().norm(h), f);
+      InnerLossWalk<S, M> walk(W_0.head(h), cache.weights[i].head(h), layer.parameters().norm(h),
+                               f);
       if (piece.offset > 0) walk.resume(cache.carried[i].sums.head(h), cache.tau[piece.offset - 1]);
       for (Index n = 0; n < piece.size; ++n) {
         const Index t = piece.begin + n;

@@ -16,8 +16,8 @@
 
 namespace ttt {
 
-/// `S` is float or double, `M` an inner model, `Rule` an update rule. M and Rule are not constrained
-/// but checked, with a sentence for every mistake, since users write them.
+/// `S` is float or double, `M` an inner model, `Rule` an update rule. M and Rule are not
+/// constrained but checked, with a sentence for every mistake, since users write them.
 template <class S, class M, class Rule = PublishedRule>
 class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
   static_assert(ttt::Scalar<S>, "TTTLayer<S, M>: the scalar type S is not float or double");
@@ -338,8 +338,8 @@ typename TTTLayer<S, M, Rule>::Workspace TTTLayer<S, M, Rule>::workspace(Index m
 
 template <class S, class M, class Rule>
 void TTTLayer<S, M, Rule>::forward_batch(MatrixIn<S> x, Lengths lengths, States<State> states,
-                                   MatrixOut<S> y, Workspace& workspace, Cache* cache,
-                                   const RunOptions& options) const {
+                                         MatrixOut<S> y, Workspace& workspace, Cache* cache,
+                                         const RunOptions& options) const {
   this->require_batch("TTTLayer.forward", x, lengths, states, y);
   Cache local;
   Cache& plan = cache ? *cache : local;
@@ -356,8 +356,9 @@ void TTTLayer<S, M, Rule>::forward_batch(MatrixIn<S> x, Lengths lengths, States<
 }
 
 template <class S, class M, class Rule>
-void TTTLayer<S, M, Rule>::backward_batch(MatrixIn<S> dy, const Cache& cache, States<State> d_states,
-                                    MatrixOut<S> dx, Parameters& grad, Workspace& workspace) const {
+void TTTLayer<S, M, Rule>::backward_batch(MatrixIn<S> dy, const Cache& cache,
+                                          States<State> d_states, MatrixOut<S> dx, Parameters& grad,
+                                          Workspace& workspace) const {
   this->require_backward("TTTLayer.backward", cache.x, cache.lengths.size(), dy, d_states, dx);
   this->require_gradient("TTTLayer.backward", grad);
   for (auto* matrix : {&workspace.normed, &workspace.gated, &workspace.d_normed, &workspace.dz,
@@ -375,8 +376,8 @@ void TTTLayer<S, M, Rule>::backward_batch(MatrixIn<S> dy, const Cache& cache, St
 }
 
 template <class S, class M, class Rule>
-void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
-                          const RunOptions& options) const {
+void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
+                                Workspace& workspace, const RunOptions& options) const {
   eigen_assert(x_t.size() == width() && y_t.size() == width());
   Workspace& w = workspace;
   views().step(x_t, state, options, w);

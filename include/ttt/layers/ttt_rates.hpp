@@ -1,8 +1,8 @@
 /// @file
 /// What a TTT layer makes of its input x [D, T] for every head and token: the inner learning rate
 /// theta, momentum mu and forgetting alpha, as far as the rule has them.
-///   theta = scale base_learning_rate / f policy(a.x + c, k)    (without / f where the rule says so)
-///   mu, alpha = sigma(a.x + c)
+///   theta = scale base_learning_rate / f policy(a.x + c, k)    (without / f where the rule says
+///   so) mu, alpha = sigma(a.x + c)
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7; the rule's own headers (inner/).
 #pragma once
 
@@ -61,12 +61,10 @@ class TTTRates {
   /// w.forgetting [H].
   void step(VectorIn<S> x_t, double inner_rate_scale, Workspace& w) const {
     const Index f = config_.head_width();
-    if constexpr (Rate::reads_input)
-      InnerRate<S>::step(x_t, p_.rate_weight, p_.rate_bias, w.raw);
+    if constexpr (Rate::reads_input) InnerRate<S>::step(x_t, p_.rate_weight, p_.rate_bias, w.raw);
     if constexpr (Rate::reads_keys) {
       for (Index h = 0; h < config_.heads; ++h)
-        Rate::template forward<S>(w.raw.segment(h, 1), w.k.segment(h * f, f),
-                                  w.gate.segment(h, 1));
+        Rate::template forward<S>(w.raw.segment(h, 1), w.k.segment(h * f, f), w.gate.segment(h, 1));
     } else {
       Rate::template forward<S>(w.raw, no_keys(), w.gate);
     }
@@ -82,8 +80,8 @@ class TTTRates {
   }
 
   /// Given w.d_rate, d_momentum and d_forgetting, which it uses up: adds into w.dk, dx and `grad`.
-  void backward(MatrixIn<S> x, double inner_rate_scale, const TTTActivations<S>& a,
-                MatrixOut<S> dx, Parameters& grad, Workspace& w) const {
+  void backward(MatrixIn<S> x, double inner_rate_scale, const TTTActivations<S>& a, MatrixOut<S> dx,
+                Parameters& grad, Workspace& w) const {
     if constexpr (Rate::reads_input) {
       w.d_rate *= scale(inner_rate_scale);
       rate_backward(a, w);
@@ -106,8 +104,8 @@ class TTTRates {
     if constexpr (Rate::reads_keys) {
       each_head(tokens, [&](Index h) {
         Vector<S> d_raw(tokens);
-        Rate::template backward<S>(row(a.raw_rate, h), keys(a, h), row(a.gate, h),
-                                   row(w.d_rate, h), d_raw, w.dk.middleRows(h * f, f));
+        Rate::template backward<S>(row(a.raw_rate, h), keys(a, h), row(a.gate, h), row(w.d_rate, h),
+                                   d_raw, w.dk.middleRows(h * f, f));
         w.d_raw.row(h) = d_raw.transpose();
       });
     } else {

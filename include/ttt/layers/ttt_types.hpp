@@ -132,8 +132,7 @@ struct TTTParameters {
       random.fill_uniform(bias, -bound, bound);
     };
     if (config.share_qk) convolution(p.conv_q_weight, p.conv_q_bias);
-    if (config.share_qk && !config.queries_as_keys)
-      convolution(p.conv_k_weight, p.conv_k_bias);
+    if (config.share_qk && !config.queries_as_keys) convolution(p.conv_k_weight, p.conv_k_bias);
     p.post_norm_weight.setOnes(D);
     p.post_norm_bias.setZero(D);
     return p;
@@ -165,13 +164,13 @@ template <Scalar S>
 struct TTTActivations {
   Matrix<S> p;        // [D, T] shared projection before the convolutions (share_qk)
   Matrix<S> q, k, v;  // [D, T] as the inner loop reads them: after rotation and feature map
-  Matrix<S> q_before, k_before;  // [D, T] before the feature map, where the rule has one
-  Matrix<S> raw_rate;            // [H, T] what the rate policy reads
-  Matrix<S> gate;                // [H, T] what it says
-  Matrix<S> rate;                // [H, T] inner learning rate, without the token factor
+  Matrix<S> q_before, k_before;    // [D, T] before the feature map, where the rule has one
+  Matrix<S> raw_rate;              // [H, T] what the rate policy reads
+  Matrix<S> gate;                  // [H, T] what it says
+  Matrix<S> rate;                  // [H, T] inner learning rate, without the token factor
   Matrix<S> momentum, forgetting;  // [H, T] mu and alpha, where the rule has them
-  Matrix<S> z;        // [D, T] outputs of the inner loop, before post_norm
-  Matrix<S> g;        // [D, T] output gate before its activation
+  Matrix<S> z;                     // [D, T] outputs of the inner loop, before post_norm
+  Matrix<S> g;                     // [D, T] output gate before its activation
 };
 
 /// What one forward leaves behind for one backward.
@@ -183,7 +182,7 @@ struct TTTCache {
   std::vector<Index> positions;             // of each sequence before its first token
   std::vector<Matrix<S>> tails;             // convolution inputs before each sequence
   std::vector<TTTPiece> pieces;
-  std::vector<InnerWeights<S, M>> weights;  // at the start of each piece
+  std::vector<InnerWeights<S, M>> weights;                    // at the start of each piece
   std::vector<typename Update<S, M, Rule>::Carried> carried;  // there, where the update reads it
   Vector<S> tau;                                              // [b]; empty without token factors
   double inner_rate_scale = 1;
@@ -197,9 +196,9 @@ struct TTTHeadScratch {
   typename Update<S, M, Rule>::Scratch update;
   PieceRates<S> rates;
   PieceRateGradients<S> d_rates;
-  Matrix<S> dE, O, dK, dQ, dV;                           // [n, n], [f, n]
-  InnerWeights<S, M> weights;                            // of one head, where they decay first
-  typename Update<S, M, Rule>::Carried carried;          // likewise
+  Matrix<S> dE, O, dK, dQ, dV;                   // [n, n], [f, n]
+  InnerWeights<S, M> weights;                    // of one head, where they decay first
+  typename Update<S, M, Rule>::Carried carried;  // likewise
 };
 
 /// Scratch of one head's `step`: the published rule has a kernel of its own for it.
@@ -230,18 +229,18 @@ struct TTTWorkspace {
         forgetting(head_count) {}
 
   TTTActivations<S> activations;
-  Matrix<S> normed, gated;                      // [D, T]
-  Matrix<S> d_normed, dz, dq, dk, dv;           // [D, T]
+  Matrix<S> normed, gated;                            // [D, T]
+  Matrix<S> d_normed, dz, dq, dk, dv;                 // [D, T]
   Matrix<S> d_rate, d_raw, d_momentum, d_forgetting;  // [H, T]
-  Matrix<S> d_tau, d_norm_weight, d_norm_bias;  // a column for each sequence and head
-  std::vector<TTTHeadScratch<S, M, Rule>> heads;  // one for each thread
+  Matrix<S> d_tau, d_norm_weight, d_norm_bias;        // a column for each sequence and head
+  std::vector<TTTHeadScratch<S, M, Rule>> heads;      // one for each thread
   /// A head's own: the basis of a low-rank corruption.
   std::vector<typename RuleTraits<Rule>::Corruption::template Scratch<S>> corruption;
   StepHead<S, M, Rule> step_head;
-  Vector<S> x, q, k, v, z, n;                // one token
+  Vector<S> x, q, k, v, z, n;                 // one token
   Vector<S> raw, gate, momentum, forgetting;  // [H], one token
-  Matrix<S> tail;                            // [D, K-1]
-  Vector<S> tau;                             // [b]
+  Matrix<S> tail;                             // [D, K-1]
+  Vector<S> tau;                              // [b]
 };
 
 }  // namespace ttt

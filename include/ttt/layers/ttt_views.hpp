@@ -237,8 +237,7 @@ class TTTViews {
   void corrupt_backward(MatrixIn<S> dk, Index first_token, MatrixOut<S> dx, Workspace& w) const {
     const Index f = config_.head_width();
     each_head([&](Index row, Index h) {
-      corruption(h).template backward<S>(dk.middleRows(row, f), first_token,
-                                         dx.middleRows(row, f),
+      corruption(h).template backward<S>(dk.middleRows(row, f), first_token, dx.middleRows(row, f),
                                          w.corruption[static_cast<std::size_t>(h)]);
     });
   }

@@ -100,8 +100,7 @@ struct BorderUpdate {
     if constexpr (has_momentum) d.d_mu.setConstant(d_carried.totals(0, h));
     if constexpr (forgets) d.d_alpha.setConstant(d_carried.totals(1, h));
     scratch.d_e.resize(piece.size);
-    return {
-        WrittenWeights<S, M>{read_only(d_carried.sums.head(h)), rates.theta, scratch.d_e}};
+    return {WrittenWeights<S, M>{read_only(d_carried.sums.head(h)), rates.theta, scratch.d_e}};
   }
 
   static std::array<CarriedGradient<S, M>, 0> read_backward(Carried&, Index, Scratch&) {

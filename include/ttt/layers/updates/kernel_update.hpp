@@ -141,9 +141,8 @@ struct KernelUpdate {
     }
   }
 
-  static void rates_backward(const TTTPiece& piece, const PieceRates<S>& rates,
-                             const Matrix<S>& dE, Index, Carried&, PieceRateGradients<S>& d,
-                             Scratch& scratch) {
+  static void rates_backward(const TTTPiece& piece, const PieceRates<S>& rates, const Matrix<S>& dE,
+                             Index, Carried&, PieceRateGradients<S>& d, Scratch& scratch) {
     auto& d_kernel = scratch.d_kernel;
     if constexpr (learns_first) d_kernel.dE = dE;
     d_kernel.dE.col(piece.size - 1) -= scratch.d_current;
@@ -157,8 +156,8 @@ struct KernelUpdate {
 
  private:
   /// A copy of one head's weights in `memory`.
-  static HeadWeights<const S, M::weight_count> kept(
-      const HeadWeights<S, M::weight_count>& weights, Index head_width, Weights& memory) {
+  static HeadWeights<const S, M::weight_count> kept(const HeadWeights<S, M::weight_count>& weights,
+                                                    Index head_width, Weights& memory) {
     if (memory.heads == 0) memory = Weights::zero(1, head_width);
     copy_weights(weights, memory.head(0));
     return std::as_const(memory).head(0);

@@ -25,7 +25,7 @@ struct RunningSum {
     static auto fields(auto& self) { return std::tuple(field("sums", self.sums)); }
   };
   struct Scratch {
-    Matrix<S> E;                   // [n, n]
+    Matrix<S> E;                     // [n, n]
     Vector<S> read, e, d_read, d_e;  // [n]
   };
 
@@ -48,7 +48,8 @@ struct RunningSum {
       scratch.E.setZero();
     }
     scratch.read = -rates.tau;
-    scratch.e = piece.ends_mini_batch ? S(-rates.last_tau) * rates.theta : rates.theta;
+    scratch.e = rates.theta;
+    if (piece.ends_mini_batch) scratch.e *= -rates.last_tau;
   }
 
   static const Matrix<S>& kernel(const Scratch& scratch) { return scratch.E; }
@@ -92,9 +93,9 @@ struct RunningSum {
   }
 
   /// After the chunk's adjoint: what theta and tau owe to E, read and e.
-  static void rates_backward(const TTTPiece& piece, const PieceRates<S>& rates,
-                             const Matrix<S>& dE, Index h, Carried& d_carried,
-                             PieceRateGradients<S>& d, Scratch& scratch) {
+  static void rates_backward(const TTTPiece& piece, const PieceRates<S>& rates, const Matrix<S>& dE,
+                             Index h, Carried& d_carried, PieceRateGradients<S>& d,
+                             Scratch& scratch) {
     if (piece.offset == 0) set_zero(d_carried.sums.head(h));
     if constexpr (learns_first) {
       d.d_theta.noalias() = dE * rates.tau;
