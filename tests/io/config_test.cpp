@@ -84,6 +84,23 @@ TEST(ConfigTest, EveryKindOfModelComesBackFromItsFile) {
   expect_round_trip(convolved, "ttt");
 }
 
+TEST(ConfigTest, SwitchesOfTTTComeBackAndAreSilentWhereTheySayNothing) {
+  nlohmann::json text;
+  write_layer_config(TTTConfig{.width = 8}, text);
+  for (const char* key : {"rotary", "learned_initial_weights", "queries_as_keys"})
+    EXPECT_FALSE(text.contains(key)) << key;
+  TTTConfig config{.width = 8, .base_learning_rate = -0.5};
+  config.rotary = config.learned_initial_weights = false;
+  config.queries_as_keys = true;
+  write_layer_config(config, text);
+  text["hidden_size"] = 8;
+  const auto again = layer_config_from_json<TTTConfig>(text);
+  EXPECT_FALSE(again.rotary);
+  EXPECT_FALSE(again.learned_initial_weights);
+  EXPECT_TRUE(again.queries_as_keys);
+  EXPECT_EQ(again.base_learning_rate, -0.5);
+}
+
 TEST(ConfigTest, SizesOfTheMixersComeBack) {
   const Config hybrid = read(language_model_config_to_json(model({2, 3, 4, 0}), kinds));
   const auto& [linear, mlp, attention, window, mamba, lstm] = hybrid.trunk.mixers;

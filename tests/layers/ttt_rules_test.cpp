@@ -70,5 +70,59 @@ struct ReconstructionCases : TTTCases<Stack<Affine<>>, Reconstruction> {
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Reconstruction, LayerLaws, ReconstructionCases);
 
+// What a configuration cannot ask of a rule or an inner model.
+
+TEST(TTTRulesTest, RefusesWeightMatricesThatNeverLeaveZero) {
+  using Model = Stack<Affine<2>, Tanh, Affine<>>;
+  const TTTConfig config{.width = 8, .heads = 2, .learned_initial_weights = false};
+  expect_refused([&] { TTTLayer<float, Model> layer(config); },
+                 {"learned_initial_weights is false", "2 weight matrices"});
+  const TTTLayer<float, Stack<Affine<>>> layer(config);
+  EXPECT_TRUE(layer.initial_state().weights.W[0].isZero(0));
+  EXPECT_EQ(layer.parameters().W_0.W[0].size(), 0);
+}
+
+TEST(TTTRulesTest, RefusesProjectionsThatARuleHasNot) {
+  using Layer = TTTLayer<float, Stack<Affine<>>, Reconstruction>;
+  for (const bool share_qk : {true, false}) {
+    TTTConfig config{.width = 8, .heads = 2, .share_qk = share_qk};
+    config.queries_as_keys = !share_qk;
+    expect_refused([&] { Layer layer(config); }, {"corrupted input in the place of projections"});
+  }
+}
+
+struct NoLimit : ClippedMomentum {
+  static constexpr ClippedDirection direction{.limit = 0};
+};
+TEST(TTTRulesTest, RefusesValuesThatAChoiceCannotHave) {
+  using Layer = TTTLayer<float, LaCTModel, NoLimit>;
+  expect_refused([] { Layer layer({.width = 8, .heads = 2}); }, {"limit is 0"});
+}
+
+/// Gradients at the start of the whole sequence, a dot product, a rate of 1 and W_0 = 0 are causal
+/// linear attention: z_t = sum_{s<=t} v_s (k_s . q_t). Source: Sun et al. 2024, theorem 1.
+TEST(TTTRulesTest, WholeSequenceIsLinearAttention) {
+  using Layer = TTTLayer<double, LinearAttentionModel, LinearAttention>;
+  TTTConfig config{.width = 8, .heads = 2};
+  config.learned_initial_weights = false;
+  const auto layer = make_layer<LinearAttentionCases, double>(config);
+  const Index T = 2 * largest_piece + 10, f = 4;  // more than one piece
+  Random random(3);
+  const auto x = random_matrix<double>(8, T, random);
+  Matrix<double> y(8, T);
+  auto state = layer.initial_state();
+  auto workspace = layer.workspace(T);
+  Layer::Cache cache;
+  layer.forward(x, state, y, workspace, cache);
+  const auto& a = cache.activations;
+  for (Index h = 0; h < 2; ++h) {
+    const auto q = a.q.middleRows(h * f, f), k = a.k.middleRows(h * f, f),
+               v = a.v.middleRows(h * f, f), z = a.z.middleRows(h * f, f);
+    const Matrix<double> scores = (k.transpose() * q).triangularView<Eigen::Upper>();
+    const Matrix<double> expected = v * scores;
+    EXPECT_LE(relative_error(z, expected), tolerance::rounding<double>);
+  }
+}
+
 }  // namespace
 }  // namespace ttt::test
