@@ -128,7 +128,9 @@ TEST(Picture, HasAllFramesAndTheMap) {
   const Clip clip = draw_clip(2, random);
   const ClipPicture picture{
       {clip.frames.col(0), clip.frames.col(1)}, motion_map(kernel_with(0, 1, 1)), {2, 0}};
-  const std::string drawn = draw_picture({"now", "next"}, {picture}, {.title = "Errors"});
+  Chart errors;
+  errors.title = "Errors";
+  const std::string drawn = draw_picture({"now", "next"}, {picture}, errors);
   for (const char* part : {">now<", ">next<", "true (2, 0), peak (0, -1)", ">Errors<"})
     EXPECT_NE(drawn.find(part), std::string::npos) << part;
 }
