@@ -10,8 +10,9 @@
 namespace ttt::test {
 namespace {
 
-/// Both compute the same products and sums, in double.
-constexpr double loop_tolerance = 1e-11;
+/// The same sums in another order, in double: measured errors are below 6e-14, and 1.4e-13 where
+/// Newton-Schulz steps enlarge small singular values.
+constexpr double loop_tolerance = 2e-12;
 
 template <class Model, class Rule>
 struct Cases {
