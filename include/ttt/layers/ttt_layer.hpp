@@ -276,8 +276,9 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
                            grad.post_norm_weight, grad.post_norm_bias);
   }
 
-  /// One token of the published rule, whose step is a kernel of its own.
-  void step_head(Index h, State& state, Workspace& w) const {
+  /// One token of the published rule, whose step is a kernel of its own. (Like `step_piece` a
+  /// template, since each is compiled for its own rules alone.)
+  void step_head(Index h, auto& state, auto& w) const {
     const Index f = config_.head_width(), last = w.tau.size() - 1;
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     auto R = state.carried.sums.head(h);
@@ -287,7 +288,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
   }
 
   /// One token of any rule: a piece of one token.
-  void step_piece(Index h, State& state, Workspace& w) const {
+  void step_piece(Index h, auto& state, auto& w) const {
     const Index f = config_.head_width(), place = state.position % mini_batch();
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     PieceRates<S>& rates = w.step_head.rates;
