@@ -114,8 +114,10 @@ class Table {
   void add(const Row& row, const Result& result) {
     if (row.group != group_) print_heading(group_ = row.group);
     const double bits = bits_from_nats(result.nats);
-    bits_[row.name] = bits;
     const auto other = bits_.find(row.compared_with);
+    require(bits_.emplace(row.name, bits).second, "two rows are named '", row.name, "'");
+    require(other != bits_.end() || row.compared_with.empty(), "row '", row.name,
+            "' is compared with '", row.compared_with, "', which does not come before it");
     const double nan = std::numeric_limits<double>::quiet_NaN();
     const double difference = other == bits_.end() ? nan : bits - other->second;
     print_cells(row.name, row.changes, compact(static_cast<double>(result.parameters), 4),

@@ -64,7 +64,7 @@ class InnerLoopCheck {
   void dual_form(const std::string& name, const std::vector<Index>& pieces,
                  std::string_view variant, bool compare_weights) {
     std::vector<TTTState<S, M>> states(static_cast<std::size_t>(batch_),
-                                       {0, parameters_.W_0, zeros_like(parameters_.W_0), {}});
+                                       {0, parameters_.W_0, {zeros_like(parameters_.W_0)}, {}});
     TTTWorkspace<S, M> workspace(config_.width, heads_);
     const TTTHeads<S, M> heads(config_, parameters_);
     for (Index b = 0; b < batch_; ++b) {

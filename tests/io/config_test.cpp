@@ -84,21 +84,24 @@ TEST(ConfigTest, EveryKindOfModelComesBackFromItsFile) {
   expect_round_trip(convolved, "ttt");
 }
 
-TEST(ConfigTest, SwitchesOfTTTComeBackAndAreSilentWhereTheySayNothing) {
-  nlohmann::json text;
-  write_layer_config(TTTConfig{.width = 8}, text);
+TEST(ConfigTest, SwitchesOfTTTAreSilentWhereTheySayNothing) {
+  Config config = model({0, 1});
   for (const char* key : {"rotary", "learned_initial_weights", "queries_as_keys"})
-    EXPECT_FALSE(text.contains(key)) << key;
-  TTTConfig config{.width = 8, .base_learning_rate = -0.5};
-  config.rotary = config.learned_initial_weights = false;
-  config.queries_as_keys = true;
-  write_layer_config(config, text);
-  text["hidden_size"] = 8;
-  const auto again = layer_config_from_json<TTTConfig>(text);
-  EXPECT_FALSE(again.rotary);
-  EXPECT_FALSE(again.learned_initial_weights);
-  EXPECT_TRUE(again.queries_as_keys);
-  EXPECT_EQ(again.base_learning_rate, -0.5);
+    EXPECT_FALSE(language_model_config_to_json(config, kinds).contains(key)) << key;
+  auto& [linear, mlp, attention, window, mamba, lstm] = config.trunk.mixers;
+  linear.rotary = linear.learned_initial_weights = false;
+  linear.queries_as_keys = true;
+  linear.base_learning_rate = -0.5;
+  mlp = linear;
+  expect_round_trip(config, "ttt");
+  const Config again = read(language_model_config_to_json(config, kinds));
+  const TTTConfig& first = std::get<0>(again.trunk.mixers);
+  EXPECT_FALSE(first.rotary);
+  EXPECT_FALSE(first.learned_initial_weights);
+  EXPECT_TRUE(first.queries_as_keys);
+  EXPECT_EQ(first.base_learning_rate, -0.5);
+  mlp.rotary = true;
+  EXPECT_THROW(language_model_config_to_json(config, kinds), std::runtime_error);
 }
 
 TEST(ConfigTest, SizesOfTheMixersComeBack) {

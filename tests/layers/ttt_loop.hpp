@@ -56,7 +56,7 @@ inline Vec features(SiLUNormalized, const Vec& x) {
 inline Mat direction(const ClippedDirection& clipped, const Mat& G) {
   return G.norm() > clipped.limit ? Mat(G * (clipped.limit / G.norm())) : G;
 }
-inline Mat direction(NewtonSchulzDirection, const Mat& G) {
+inline Mat direction(const NewtonSchulzDirection& orthogonal, const Mat& G) {
   Mat X = G / (G.norm() + 1e-7);
   for (int i = 0; i < 5; ++i) {
     const Mat A = X * X.transpose();
@@ -64,7 +64,7 @@ inline Mat direction(NewtonSchulzDirection, const Mat& G) {
     const Mat BX = B * X;
     X = Number(3.4445) * X + BX;
   }
-  return X;
+  return X * Number(orthogonal.scale);
 }
 
 /// What one head learns, or a gradient of it: W_1, b_1, W_2, b_2 ..., b empty where there is none.

@@ -194,7 +194,7 @@ TEST(TTTRulesLoop, ClippingWithMomentumAndForgetting) {
 }
 
 struct NewtonSchulz : Momentum {
-  static constexpr NewtonSchulzDirection direction{};
+  static constexpr NewtonSchulzDirection direction{.scale = 0.5};
   static constexpr AnswerThenLearn schedule{};
 };
 TEST(TTTRulesLoop, NewtonSchulz) {

@@ -1,5 +1,5 @@
-// The laws for TTT layers with other update rules than the published one. Between them the rules
-// make every choice that there is.
+// The laws for TTT layers with other update rules than the published one. Numbers are the matter of
+// ttt_rules_loop_test.cpp; here any split, threads, memory, saved states.
 #include <gtest/gtest.h>
 
 #include "layers/ttt_cases.hpp"
@@ -57,7 +57,8 @@ INSTANTIATE_TYPED_TEST_SUITE_P(Longhorn, LayerLaws, LonghornCases);
 
 struct Reconstruction : Unscaled {
   static constexpr AnswerThenLearn schedule{};
-  static constexpr MaskedInput corruption{.fraction = 0.5, .seed = 3};
+  static constexpr ReLUFeatures features{};
+  static constexpr LowRankInput corruption{.rank = 2, .seed = 3};
 };
 struct ReconstructionCases : TTTCases<Stack<Affine<>>, Reconstruction> {
   static std::vector<LayerCase<TTTConfig>> small() {
@@ -69,6 +70,14 @@ struct ReconstructionCases : TTTCases<Stack<Affine<>>, Reconstruction> {
   static TTTConfig large() { return {.width = 64, .heads = 2, .gate = true}; }
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Reconstruction, LayerLaws, ReconstructionCases);
+
+struct Steps : PublishedRule {
+  static constexpr Online schedule{};
+  static constexpr L2Normalized features{};
+  static constexpr int inner_steps = 2;
+};
+using StepsCases = TTTCases<PlainStack<Affine<>>, Steps>;
+INSTANTIATE_TYPED_TEST_SUITE_P(Steps, LayerLaws, StepsCases);
 
 // What a configuration cannot ask of a rule or an inner model.
 
@@ -97,6 +106,24 @@ struct NoLimit : ClippedMomentum {
 TEST(TTTRulesTest, RefusesValuesThatAChoiceCannotHave) {
   using Layer = TTTLayer<float, LaCTModel, NoLimit>;
   expect_refused([] { Layer layer({.width = 8, .heads = 2}); }, {"limit is 0"});
+}
+
+struct HighRank : Reconstruction {
+  static constexpr LowRankInput corruption{.rank = 5};
+};
+TEST(TTTRulesTest, RefusesARankAboveTheHeadWidth) {
+  using Layer = TTTLayer<float, Stack<Affine<>>, HighRank>;
+  expect_refused([] { Layer layer({.width = 8, .heads = 2}); },
+                 {"rank is 5", "at most the head width 4"});
+}
+
+TEST(TTTRulesTest, RefusesStatesOfOtherShapes) {
+  const TTTLayer<float, LaCTModel, ClippedMomentum> layer({.width = 8, .heads = 2});
+  auto state = layer.initial_state();
+  state.carried.totals.resize(2, 1);
+  expect_refused([&] { layer.check(state); }, {"totals", "2 x 1", "2 x 2"});
+  state.carried = {};
+  expect_refused([&] { layer.check(state); }, {"the state has 0 heads"});
 }
 
 /// Gradients at the start of the whole sequence, a dot product, a rate of 1 and W_0 = 0 are causal

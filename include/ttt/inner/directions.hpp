@@ -5,7 +5,7 @@
 ///   ClippedDirection        D = G min(1, limit / |G|)                     (|.| Frobenius)
 ///   NewtonSchulzDirection   X_0 = G / (|G| + 1e-7), A = X X', X <- a X + (b A + c A^2) X, 5 times:
 ///                           singular values all near 1. Keller Jordan, Muon (2024); LaCT, Zhang et
-///                           al. 2025 (arXiv 2505.23884). A tall G is worked on transposed.
+///                           al. 2025 (arXiv 2505.23884); times `scale`. A tall G is transposed.
 /// Shapes: G, D, dG, dD [out, in]; dG is overwritten; no argument may be the memory of another.
 #pragma once
 
@@ -76,6 +76,7 @@ struct ClippedDirection {
   }
 };
 
+/// The size of G is lost, and with it that of the rate: `scale` says how far W moves.
 struct NewtonSchulzDirection {
   static constexpr bool is_linear = false;
   static constexpr int steps = 5;
@@ -90,12 +91,18 @@ struct NewtonSchulzDirection {
     Matrix<S> Y, dX;                     // [r, n] adjoints
   };
 
-  void validate() const {}
+  double scale = 1;  // about the singular values of D
+
+  /// Throws `std::invalid_argument`.
+  void validate() const {
+    require(scale > 0, "NewtonSchulzDirection: scale is ", scale, ", expected more than 0");
+  }
 
   template <Scalar S>
   void forward(MatrixIn<S> G, MatrixOut<S> D, Scratch<S>& scratch) const {
     iterate<S>(G, scratch);
     write<S>(scratch.X[steps], D);
+    D *= S(scale);
   }
 
   /// Every stage is the gradient of a function of its input, so its Jacobian is symmetric: the
@@ -104,6 +111,7 @@ struct NewtonSchulzDirection {
   void backward(MatrixIn<S> G, MatrixIn<S> dD, MatrixOut<S> dG, Scratch<S>& scratch) const {
     iterate<S>(G, scratch);
     read<S>(dD, scratch.Y);
+    scratch.Y *= S(scale);
     for (int i = steps; i-- > 0;) {
       step_backward<S>(scratch.X[std::size_t(i)], scratch);
       scratch.Y.swap(scratch.dX);

@@ -4,7 +4,8 @@
 ///   ForgetAfterGradient    W_t = (1 - alpha_t) W_{t-1} - theta_t grad l(W_{t-1})
 ///   ForgetBeforeGradient   W_t = W' - theta_t grad l(W'),  W' = (1 - alpha_t) W_{t-1}
 /// which differ: the first gradient is taken at weights that have not decayed. Momentum, if any,
-/// does not decay.
+/// does not decay. Every inner step decays; with a direction that is not linear in the gradient W
+/// decays once a mini-batch, by the mean of alpha_t.
 /// Source: after, Titans (Behrouz et al. 2024, arXiv 2501.00663), section 3.1; before, Gated
 /// DeltaNet (Yang et al. 2024, arXiv 2412.06464), section 3.
 #pragma once

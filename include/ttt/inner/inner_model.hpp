@@ -125,6 +125,14 @@ struct InnerWeights {
     return result;
   }
 
+  friend bool same_shape(const InnerWeights& one, const InnerWeights& other) {
+    if (one.heads != other.heads) return false;
+    for (std::size_t l = 0; l < count; ++l)
+      if (one.W[l].rows() != other.W[l].rows() || one.W[l].cols() != other.W[l].cols())
+        return false;
+    return true;
+  }
+
   HeadWeights<S, count> head(Index h) { return view<S>(*this, h, Matrices{}); }
   HeadWeights<const S, count> head(Index h) const { return view<const S>(*this, h, Matrices{}); }
 

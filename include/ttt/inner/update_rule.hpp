@@ -41,9 +41,17 @@ struct PublishedRule {
   static constexpr NoFeatureMap features{};
   /// With a corruption the layer has no projections q, k, v: v = q = x, k = corrupted x.
   static constexpr NoCorruption corruption{};
-  /// Steps that a token takes, each from where the one before arrived; needs the schedule Online.
+  /// Steps that a token takes, each from where the one before arrived, with its momentum and its
+  /// forgetting; needs the schedule Online.
   static constexpr int inner_steps = 1;
 };
+
+namespace detail {
+
+template <class T, class... Choices>
+concept OneOf = (std::same_as<std::remove_const_t<T>, Choices> || ...);
+
+}  // namespace detail
 
 template <class R>
 concept UpdateRule = requires {
@@ -51,11 +59,13 @@ concept UpdateRule = requires {
   double > ;
   requires std::same_as<decltype(R::rate_over_width), const bool>;
   requires std::same_as<decltype(R::token_factors), const bool>;
-  requires std::same_as<decltype(R::momentum.present), const bool>;
-  requires std::same_as<decltype(R::forgetting.before_gradient), const bool>;
+  requires detail::OneOf<decltype(R::momentum), NoMomentum, TokenMomentum>;
+  requires detail::OneOf<decltype(R::forgetting), NoForgetting, ForgetAfterGradient,
+                         ForgetBeforeGradient>;
   requires Direction < std::remove_const_t<decltype(R::direction)>,
   double > ;
-  requires std::same_as<decltype(R::schedule.learns_first), const bool>;
+  requires detail::OneOf<decltype(R::schedule), LearnThenAnswer, AnswerThenLearn, Online,
+                         WholeSequence>;
   requires FeatureMap < std::remove_const_t<decltype(R::features)>,
   double > ;
   requires Corruption < std::remove_const_t<decltype(R::corruption)>,
@@ -115,6 +125,10 @@ consteval bool check_rule() {
   static_assert(!std::same_as<typename T::Rate, ProximalRate> || LinearSquaredError<M>,
                 "the update rule's ProximalRate is that of one linear map without bias and norm on "
                 "a squared error: PlainStack<LinearMap<>>");
+  static_assert(!std::same_as<typename T::Rate, ProximalRate> ||
+                    (online && !R::token_factors && !R::rate_over_width),
+                "the update rule's ProximalRate is the length of one whole step: its schedule must "
+                "be Online, token_factors and rate_over_width false");
   return true;
 }
 

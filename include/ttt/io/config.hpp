@@ -180,6 +180,14 @@ void add_layer_config(std::string_view kind, const Config& config, nlohmann::jso
   }
 }
 
+/// Keys that official files lack are left out where they say what is so without them.
+inline void erase_silent_keys(nlohmann::json& json) {
+  const nlohmann::json silent = {
+      {"rotary", true}, {"learned_initial_weights", true}, {"queries_as_keys", false}};
+  for (const auto& [key, value] : silent.items())
+    if (json.contains(key) && json.at(key) == value) json.erase(key);
+}
+
 inline const char* architecture(const std::string& model_type) {
   if (model_type == "llama") return "LlamaForCausalLM";
   if (model_type == "mistral") return "MistralForCausalLM";
@@ -226,6 +234,7 @@ nlohmann::json language_model_config_to_json(
      ...);
   }
   (std::index_sequence_for<Mixers...>{});
+  detail::erase_silent_keys(json);
   return json;
 }
 

@@ -29,7 +29,6 @@ inline void read_layer_config(const nlohmann::json& json, TTTConfig& config) {
   config.queries_as_keys = json_value(json, "queries_as_keys", false);
 }
 
-/// Keys that the official files lack are written where they say something.
 inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
   json["num_attention_heads"] = config.heads;
   json["mini_batch_size"] = config.mini_batch;
@@ -38,9 +37,9 @@ inline void write_layer_config(const TTTConfig& config, nlohmann::json& json) {
   json["conv_kernel"] = config.conv_kernel;
   json["ttt_base_lr"] = config.base_learning_rate;
   json["rope_theta"] = config.rope_theta;
-  if (!config.rotary) json["rotary"] = false;
-  if (!config.learned_initial_weights) json["learned_initial_weights"] = false;
-  if (config.queries_as_keys) json["queries_as_keys"] = true;
+  json["rotary"] = config.rotary;
+  json["learned_initial_weights"] = config.learned_initial_weights;
+  json["queries_as_keys"] = config.queries_as_keys;
 }
 
 namespace detail {

@@ -52,7 +52,8 @@ template <StackModel M>
 Flops flops_per_token(const TTTConfig& config) {
   const auto width = static_cast<double>(config.width);
   const double one = 2 * width * width;
-  const double projections = (config.share_qk ? 3 : 4) * one + (config.gate ? one : 0);
+  const double projections =
+      (config.share_qk || config.queries_as_keys ? 3 : 4) * one + (config.gate ? one : 0);
   const Flops inner = inner_flops_per_token<M>(config);
   return {projections + inner.forward, 2 * projections + inner.backward, projections + inner.step};
 }
@@ -82,7 +83,7 @@ inline Flops flops_per_token(const LSTMConfig& config) {
   return {forward, 2 * forward, forward};
 }
 
-/// Of a whole layer in a stream of `tokens` tokens.
+/// Of a whole layer in a stream of `tokens` tokens; TTT with the published rule.
 template <Scalar S, InnerModel M>
 Flops flops_per_token(const TTTLayer<S, M>& layer, Index) {
   return flops_per_token<M>(layer.config());

@@ -27,7 +27,8 @@ namespace ttt {
 /// What a caller may vary from call to call.
 struct RunOptions {
   /// Scales the learning rate of the inner loop: below 1 while training warms up, 0 to switch
-  /// learning while reading off. Layers without an inner loop ignore it.
+  /// learning while reading off (what a rule forgets it forgets all the same). Layers without an
+  /// inner loop ignore it.
   double inner_rate_scale = 1;
   /// Packed weights that `step` reads in place of the layer's own, with their threads; made from
   /// this very layer or model (nn/decode_weights.hpp). Null: the layer's own, on one thread.

@@ -22,6 +22,7 @@ class TTTHeads {
   using U = Update<S, M, Rule>;
   using Carried = typename U::Carried;
   static constexpr bool decays_first = RuleTraits<Rule>::decays_first;
+  using ReadWeights = std::array<CarriedWeights<S, M>, U::carried_count>;
 
   TTTHeads(const TTTConfig& config, const Parameters& parameters)
       : config_(config), parameters_(parameters) {}
@@ -43,11 +44,18 @@ class TTTHeads {
     });
   }
 
-  /// One token of one head: k, q, v, z [f], its rates in `scratch.rates`, W's decay before the
-  /// gradient (0 where the rule has none). Allocates nothing after the first token.
-  void step(const TTTPiece& piece, Index h, S decay, VectorIn<S> k, VectorIn<S> q, VectorIn<S> v,
-            VectorOut<S> z, State& state, Scratch& scratch) const {
-    forward_piece(piece, h, decay, k, q, v, z, state, scratch);
+  /// One piece of one head: K, Q, V, z [f, n], its rates in `scratch.rates`; `decay` of W before
+  /// the gradient, 0 where the rule has none. Allocates nothing where n is that of the last piece.
+  void forward_piece(const TTTPiece& piece, Index h, S decay, MatrixIn<S> K, MatrixIn<S> Q,
+                     MatrixIn<S> V, MatrixOut<S> z, State& state, Scratch& scratch) const {
+    if constexpr (decays_first)
+      for (auto current : U::current(state.weights, state.carried, h)) scale(current, S(1) - decay);
+    const State& before = state;
+    U::prepare(piece, scratch.rates, scratch.update);
+    const ReadWeights read = U::read(before.weights, before.carried, h, piece, scratch.update);
+    Form::forward(chunk(piece, h, K, Q, V, before.weights, h, read, scratch), z, scratch.trace);
+    U::carry(scratch.trace, K, piece, scratch.rates, h, state.weights, state.carried,
+             scratch.update);
   }
 
   /// Reads workspace.dz, writes workspace.dq, dk, dv and the adjoints of the rates, and adds what
@@ -135,8 +143,6 @@ class TTTHeads {
     return tokens.block(h * f, piece.begin, f, piece.size);
   }
 
-  using ReadWeights = std::array<CarriedWeights<S, M>, U::carried_count>;
-
   /// Of the weights in the place `slot` of `weights` and `carried`; the head itself is h.
   Chunk<S, M> chunk(const TTTPiece& piece, Index h, MatrixIn<S> K, MatrixIn<S> Q, MatrixIn<S> V,
                     const InnerWeights<S, M>& weights, Index slot, const ReadWeights& read,
@@ -150,18 +156,6 @@ class TTTHeads {
             Q,
             V,
             U::kernel(scratch.update)};
-  }
-
-  void forward_piece(const TTTPiece& piece, Index h, S decay, MatrixIn<S> K, MatrixIn<S> Q,
-                     MatrixIn<S> V, MatrixOut<S> z, State& state, Scratch& scratch) const {
-    if constexpr (decays_first)
-      for (auto current : U::current(state.weights, state.carried, h)) scale(current, S(1) - decay);
-    const State& before = state;
-    U::prepare(piece, scratch.rates, scratch.update);
-    const ReadWeights read = U::read(before.weights, before.carried, h, piece, scratch.update);
-    Form::forward(chunk(piece, h, K, Q, V, before.weights, h, read, scratch), z, scratch.trace);
-    U::carry(scratch.trace, K, piece, scratch.rates, h, state.weights, state.carried,
-             scratch.update);
   }
 
   /// What a piece started from: the cache's, or where weights decay first a decayed copy.

@@ -9,10 +9,10 @@
 
 namespace ttt {
 
-/// Four matrices [H, T], the sequences of a batch side by side as in the forward that filled
-/// `cache`. `initial` is taken at the W_0 that the layer has now, the rest at what the cache holds,
-/// so ask before the parameters change.
-/// Throws `std::invalid_argument` where the cache is of a layer with other sizes.
+/// Of a layer with the published rule. Four matrices [H, T], the sequences of a batch side by side
+/// as in the forward that filled `cache`. `initial` is taken at the W_0 that the layer has now, the
+/// rest at what the cache holds, so ask before the parameters change. Throws
+/// `std::invalid_argument` where the cache is of a layer with other sizes.
 template <Scalar S, InnerModel M>
 InnerLosses<S> inner_losses(const TTTLayer<S, M>& layer, const TTTCache<S, M>& cache) {
   const Index H = layer.config().heads, f = layer.config().head_width(), T = cache.x.cols();

@@ -78,7 +78,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     return {0, W_0, Update<S, M, Rule>::initial(W_0), Matrix<S>::Zero(width(), tail_size())};
   }
 
-  /// Scratch for one thread of callers; `max_tokens` reserves, a longer forward grows it.
+  /// Scratch for one thread of callers; `max_tokens` reserves, a longer forward grows it. With
+  /// other rules than the published it takes a step, so that later ones allocate nothing.
   Workspace workspace(Index max_tokens) const;
 
   /// Throws `std::invalid_argument` unless `state` has this layer's shapes.
@@ -90,7 +91,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
             mini_batch() - 1);
     require_shape("TTTLayer: the state's conv_tail", state.conv_tail, width(), tail_size());
     require_weights(state.weights);
-    require_carried(Update<S, M, Rule>::Carried::fields(state.carried));
+    Update<S, M, Rule>::check(state.carried, config_.heads,
+                              [&](const auto& weights) { require_weights(weights); });
   }
 
   /// Advances several streams: x, y [D, sum of lengths]. `cache` may be null (inference).
@@ -140,6 +142,9 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     config.validate();
     Rule::direction.validate();
     Rule::corruption.validate();
+    if constexpr (requires { Rule::corruption.rank; })
+      require(Rule::corruption.rank <= config.head_width(), "LowRankInput: rank is ",
+              Rule::corruption.rank, ", expected at most the head width ", config.head_width());
     require(config.learned_initial_weights || M::weight_count == 1,
             "TTTConfig: learned_initial_weights is false, but the inner model has ",
             M::weight_count, " weight matrices, which never leave zero together");
@@ -164,15 +169,6 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
                     shape.bias ? config_.heads : 0);
     }
   }
-  /// What an update leaves out is empty: its weights have no heads.
-  void require_carried(const auto& fields) const {
-    const auto one = [&](const auto& member) {
-      if constexpr (requires { member.heads; })
-        if (member.heads > 0) require_weights(member);
-    };
-    std::apply([&](const auto&... field) { (one(field.member), ...); }, fields);
-  }
-
   void reserve(TTTActivations<S>& a, Index tokens) const {
     Views::reserve(a, config_, tokens);
     Rates::reserve(a, config_.heads, tokens);
@@ -204,25 +200,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
       cache.positions.push_back(state->position);
       cache.tails.push_back(state->conv_tail);
     }
-    keep_room(cache);
-  }
-
-  /// For the weights at the start of every piece; keeps the memory of an earlier forward.
-  void keep_room(Cache& cache) const {
-    const auto shape = InnerWeights<S, M>::zero(config_.heads, config_.head_width());
-    if (cache.weights.empty() || !same_shape(cache.weights[0], shape)) cache.weights.clear();
-    cache.weights.resize(cache.pieces.size(), shape);
-    const auto carried = Update<S, M, Rule>::initial(shape);
-    cache.carried.resize(cache.pieces.size());
-    for (std::size_t i = 0; i < cache.pieces.size(); ++i)
-      if (Update<S, M, Rule>::keeps(cache.pieces[i])) cache.carried[i] = carried;
-  }
-
-  static bool same_shape(const InnerWeights<S, M>& a, const InnerWeights<S, M>& b) {
-    if (a.heads != b.heads) return false;
-    for (std::size_t l = 0; l < M::weight_count; ++l)
-      if (a.W[l].rows() != b.W[l].rows() || a.W[l].cols() != b.W[l].cols()) return false;
-    return true;
+    cache.make_room(config_.heads, config_.head_width());
   }
 
   void advance(State& state, Index tokens) const {
@@ -307,8 +285,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     }
     for (int i = 0; i < Rule::inner_steps; ++i)
       Heads(config_, parameters_)
-          .step({0, 0, 1, place, place + 1 == mini_batch()}, h, decay, head(w.k), head(w.q),
-                head(w.v), head(w.z), state, w.step_head);
+          .forward_piece({0, 0, 1, place, place + 1 == mini_batch()}, h, decay, head(w.k),
+                         head(w.q), head(w.v), head(w.z), state, w.step_head);
   }
 
   /// Gives everything that `step` works on its size: a token that ends a mini-batch.

@@ -1,8 +1,8 @@
 /// @file
 /// What a TTT layer makes of its input x [D, T] for every head and token: the inner learning rate
 /// theta, momentum mu and forgetting alpha, as far as the rule has them.
-///   theta = scale base_learning_rate / f policy(a.x + c, k)    (without / f where the rule says
-///   so) mu, alpha = sigma(a.x + c)
+///   theta = scale base_learning_rate policy(a.x + c, k)     / f where the rule says
+///   rate_over_width mu, alpha = sigma(a.x + c)
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7; the rule's own headers (inner/).
 #pragma once
 

@@ -29,9 +29,11 @@ struct TTTConfig {
   /// Official: 1 for TTT-Linear, 0.1 for TTT-MLP. A negative one climbs: gradient ascent, a probe.
   double base_learning_rate = 1.0;
   double rope_theta = 10000.0;
-  bool rotary = true;                   ///< rotates q and k by their place in the mini-batch
-  bool learned_initial_weights = true;  ///< false: W_0 = 0, for inner models of one weight matrix
-  bool queries_as_keys = false;         ///< k = q, a probe: then there is no k_proj, no conv_k
+  /// Rotates q and k by their place in the mini-batch; not with WholeSequence or a corruption.
+  bool rotary = true;
+  /// false: W_0 = 0, for an inner model of one weight matrix whose gradient there is not 0.
+  bool learned_initial_weights = true;
+  bool queries_as_keys = false;  ///< k = q, a probe: then there is no k_proj, no conv_k
 
   Index head_width() const { return width / heads; }
 
@@ -186,6 +188,17 @@ struct TTTCache {
   std::vector<typename Update<S, M, Rule>::Carried> carried;  // there, where the update reads it
   Vector<S> tau;                                              // [b]; empty without token factors
   double inner_rate_scale = 1;
+
+  /// For what every piece starts from; keeps the memory of an earlier forward.
+  void make_room(Index heads, Index head_width) {
+    const auto shape = InnerWeights<S, M>::zero(heads, head_width);
+    if (weights.empty() || !same_shape(weights[0], shape)) weights.clear();
+    weights.resize(pieces.size(), shape);
+    const auto all_carried = Update<S, M, Rule>::initial(shape);
+    carried.resize(pieces.size());
+    for (std::size_t i = 0; i < pieces.size(); ++i)
+      if (Update<S, M, Rule>::keeps(pieces[i])) carried[i] = all_carried;
+  }
 };
 
 /// Scratch of one head's inner loop.

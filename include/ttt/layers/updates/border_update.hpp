@@ -24,7 +24,7 @@ struct BorderUpdate {
   using Direction = typename RuleTraits<Rule>::Direction;
   static constexpr bool has_momentum = Rule::momentum.present;
   static constexpr bool forgets = Rule::forgetting.present;
-  static constexpr std::size_t carried_count = 0, written_count = 1;
+  static constexpr std::size_t carried_count = 0;
 
   struct Carried {
     Weights sums;      // R
@@ -38,7 +38,7 @@ struct BorderUpdate {
   struct Scratch {
     Matrix<S> E;    // [n, n] zero
     Vector<S> d_e;  // [n]
-    typename Direction::template Scratch<S> direction;
+    std::array<typename Direction::template Scratch<S>, M::weight_count> direction;
     Weights sums, D;  // of one head: P at the border, what the direction makes of it
   };
 
@@ -49,6 +49,12 @@ struct BorderUpdate {
     return carried;
   }
   static void add_initial(const Carried&, Weights&) {}
+  static void check(const Carried& carried, Index heads, auto&& require_weights) {
+    require_weights(carried.sums);
+    if constexpr (has_momentum) require_weights(carried.momentum);
+    if constexpr (has_momentum || forgets)
+      require_shape("TTTLayer: the state's totals", carried.totals, 2, heads);
+  }
   static auto current(auto& weights, auto&, Index h) { return std::array{weights.head(h)}; }
 
   static bool keeps(const TTTPiece&) { return true; }
@@ -81,7 +87,7 @@ struct BorderUpdate {
     }
     auto D = one_head(K.rows(), scratch.D);
     for (std::size_t l = 0; l < M::weight_count; ++l)
-      Rule::direction.template forward<S>(R.W[l], D.W[l], scratch.direction);
+      Rule::direction.template forward<S>(R.W[l], D.W[l], scratch.direction[l]);
     for (std::size_t l = 0; l < M::weight_count; ++l) D.b[l] = R.b[l];
     scale(weights.head(h), S(1) - means.alpha);
     add_scaled(weights.head(h), S(-1), D);
@@ -147,7 +153,7 @@ struct BorderUpdate {
     auto dW = d_weights.head(h), dR = d_carried.sums.head(h), D = one_head(K.rows(), scratch.D);
     for (std::size_t l = 0; l < M::weight_count; ++l) {  // dP = -D'(P) dW
       D.W[l] = -dW.W[l];
-      Rule::direction.template backward<S>(P.W[l], D.W[l], dR.W[l], scratch.direction);
+      Rule::direction.template backward<S>(P.W[l], D.W[l], dR.W[l], scratch.direction[l]);
       dR.b[l] = -dW.b[l];
     }
     if constexpr (has_momentum || forgets) d_carried.totals.col(h).setZero();

@@ -21,7 +21,7 @@ struct KernelUpdate {
   static constexpr bool has_momentum = Rule::momentum.present;
   static constexpr bool forgets = Rule::forgetting.present && !Rule::forgetting.before_gradient;
   static constexpr bool learns_first = Rule::schedule.learns_first;
-  static constexpr std::size_t carried_count = has_momentum ? 2 : 1, written_count = carried_count;
+  static constexpr std::size_t carried_count = has_momentum ? 2 : 1;
   using Kernel = UpdateKernel<S, has_momentum, forgets>;
 
   struct Carried {
@@ -49,6 +49,10 @@ struct KernelUpdate {
   static void add_initial(const Carried& d_carried, Weights& d_W_0) {
     for (Index h = 0; h < d_W_0.heads; ++h)
       add_scaled(d_W_0.head(h), S(1), d_carried.current.head(h));
+  }
+  static void check(const Carried& carried, Index, auto&& require_weights) {
+    require_weights(carried.current);
+    if constexpr (has_momentum) require_weights(carried.momentum);
   }
   static auto current(auto& weights, auto& carried, Index h) {
     return std::array{weights.head(h), carried.current.head(h)};
@@ -98,7 +102,7 @@ struct KernelUpdate {
   }
 
   /// Forward: C+ = beta C + c P + (carry), P+ = m P + (carry), at a border W+ = C+.
-  static std::array<WrittenWeights<S, M>, written_count> carry_backward(
+  static std::array<WrittenWeights<S, M>, carried_count> carry_backward(
       const Weights&, const Carried& before, Index slot, const TTTPiece& piece,
       const PieceRates<S>&, typename Form::Trace&, MatrixIn<S> K, Index h, Weights& d_weights,
       Carried& d_carried, PieceRateGradients<S>&, Scratch& scratch) {

@@ -17,7 +17,7 @@ template <Scalar S, InnerModel M, class Rule>
 struct RunningSum {
   using Weights = InnerWeights<S, M>;
   using Form = ChunkForm<S, M>;
-  static constexpr std::size_t carried_count = 1, written_count = 1;
+  static constexpr std::size_t carried_count = 1;
   static constexpr bool learns_first = Rule::schedule.learns_first;
 
   struct Carried {
@@ -31,6 +31,9 @@ struct RunningSum {
 
   static Carried initial(const Weights& W_0) { return {zeros_like(W_0)}; }
   static void add_initial(const Carried&, Weights&) {}
+  static void check(const Carried& carried, Index, auto&& require_weights) {
+    require_weights(carried.sums);
+  }
   static auto current(auto& weights, auto&, Index h) { return std::array{weights.head(h)}; }
 
   /// Tokens at the start of a mini-batch read nothing but W: no earlier one left a gradient.

@@ -1,0 +1,9 @@
+// No inner step.
+#include "ttt/inner/linear_model.hpp"
+#include "ttt/layers/ttt_layer.hpp"
+
+struct Rule : ttt::PublishedRule {
+  static constexpr int inner_steps = 0;
+};
+
+ttt::TTTLayer<float, ttt::LinearModel, Rule> layer({.width = 8, .heads = 2});
