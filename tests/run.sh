@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the tests; installs what is missing (apt-get).
 #
-#   tests/run.sh          one compiler, one Eigen: every test that is not slow (12 minutes on 2 cores)
+#   tests/run.sh          one compiler, one Eigen: every test that is not slow (18 minutes on 2 cores)
 #   tests/run.sh --full   also slow tests, packaging, other processors' instructions, clang with
 #                         Eigen 5.0.1, sanitizers (50 minutes)
 #
