@@ -71,7 +71,7 @@ struct ReconstructionCases : TTTCases<Stack<Affine<>>, Reconstruction> {
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Reconstruction, LayerLaws, ReconstructionCases);
 
-struct Steps : PublishedRule {
+struct Steps : Unscaled {
   static constexpr Online schedule{};
   static constexpr L2Normalized features{};
   static constexpr int inner_steps = 2;

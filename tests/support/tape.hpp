@@ -18,10 +18,11 @@
 
 namespace ttt::test {
 
-/// A double and its place on the tape; a constant has none.
+/// A double and its place on the tape; that of constants is 0, since Eigen may clear numbers by
+/// clearing their memory.
 struct TapeNumber {
   double value = 0;
-  Index place = -1;
+  Index place = 0;
 
   TapeNumber() = default;
   TapeNumber(double constant) : value(constant) {}
@@ -53,10 +54,10 @@ class Tape {
   /// Backward through all that was recorded, from the loss L.
   void differentiate(const TapeNumber& loss) {
     adjoints_.assign(nodes_.size(), 0);
-    if (loss.place >= 0) adjoints_[std::size_t(loss.place)] = 1;
+    if (loss.place > 0) adjoints_[std::size_t(loss.place)] = 1;
     for (std::size_t i = nodes_.size(); i-- > 0;)
       for (const Parent& parent : nodes_[i].parents)
-        if (parent.place >= 0) adjoints_[std::size_t(parent.place)] += parent.slope * adjoints_[i];
+        if (parent.place > 0) adjoints_[std::size_t(parent.place)] += parent.slope * adjoints_[i];
   }
 
   /// dL/dX, after `differentiate`; zero for constants.
@@ -65,7 +66,7 @@ class Tape {
     Matrix<double> result = Matrix<double>::Zero(numbers.rows(), numbers.cols());
     for (Index j = 0; j < numbers.cols(); ++j)
       for (Index i = 0; i < numbers.rows(); ++i)
-        if (const Index place = numbers(i, j).place; place >= 0)
+        if (const Index place = numbers(i, j).place; place > 0)
           result(i, j) = adjoints_[std::size_t(place)];
     return result;
   }
@@ -73,14 +74,14 @@ class Tape {
   /// The number `value`, made of a and b, with its derivatives in them.
   static TapeNumber record(double value, const TapeNumber& a, double in_a, const TapeNumber& b = {},
                            double in_b = 0) {
-    if (a.place < 0 && b.place < 0) return value;
+    if (a.place == 0 && b.place == 0) return value;
     require(active() != nullptr, "Tape: a variable is used after its tape is gone");
     return {value, active()->add({{{a.place, in_a}, {b.place, in_b}}})};
   }
 
  private:
   struct Parent {
-    Index place = -1;
+    Index place = 0;
     double slope = 0;
   };
   struct Node {
@@ -96,7 +97,7 @@ class Tape {
     return std::ssize(nodes_) - 1;
   }
 
-  std::vector<Node> nodes_;
+  std::vector<Node> nodes_{Node()};  // the first is the constants'
   std::vector<double> adjoints_;
 };
 
