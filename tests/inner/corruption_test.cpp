@@ -150,15 +150,16 @@ TEST(LowRankInputTest, ScratchMayServeOthers) {
 
 TEST(CorruptionsTest, RefuseWrongNumbers) {
   for (const double fraction : {-0.1, 1.1, std::nan("")})
-    EXPECT_THROW(MaskedInput{fraction}.validate(), std::invalid_argument);
+    EXPECT_THROW(MaskedInput{fraction}.validate(4), std::invalid_argument);
   for (const double deviation : {-1.0, std::nan(""), HUGE_VAL})
-    EXPECT_THROW(NoisyInput{deviation}.validate(), std::invalid_argument);
-  EXPECT_THROW(LowRankInput{0}.validate(), std::invalid_argument);
+    EXPECT_THROW(NoisyInput{deviation}.validate(4), std::invalid_argument);
+  for (const Index rank : {0, 5})
+    EXPECT_THROW(LowRankInput{rank}.validate(4), std::invalid_argument);
   EXPECT_THROW(corrupt(LowRankInput{f + 1}, Matrix<double>(Matrix<double>::Ones(f, 1))),
                std::invalid_argument);
-  MaskedInput().validate();
-  NoisyInput().validate();
-  LowRankInput().validate();
+  MaskedInput().validate(4);
+  NoisyInput().validate(4);
+  LowRankInput().validate(4);
 }
 
 }  // namespace

@@ -79,6 +79,28 @@ struct Steps : Unscaled {
 using StepsCases = TTTCases<PlainStack<Affine<>>, Steps>;
 INSTANTIATE_TYPED_TEST_SUITE_P(Steps, LayerLaws, StepsCases);
 
+/// Where answers come first, they read no token of their mini-batch, and so no broken one: a stream
+/// in one piece has the same answers as one that is read token by token.
+TEST(TTTRulesTest, ABrokenTokenReachesAnswersAtTheBorder) {
+  const auto layer =
+      make_layer<ReconstructionCases, double>(TTTConfig{.width = 8, .heads = 2, .mini_batch = 4});
+  Random random(4);
+  auto x = random_matrix<double>(8, 6, random);
+  x.col(1).setConstant(std::numeric_limits<double>::quiet_NaN());
+  Matrix<double> whole(8, 6), stepped(8, 6);
+  auto state = layer.initial_state(), other = state;
+  layer.forward(x, state, whole);
+  for (Index t = 0; t < 6; ++t) layer.step(x.col(t), other, stepped.col(t));
+  for (Index t = 0; t < 6; ++t) {
+    const bool finite = t == 0 || t == 2 || t == 3;
+    EXPECT_EQ(whole.col(t).allFinite(), finite) << t;
+    EXPECT_EQ(stepped.col(t).allFinite(), finite) << t;
+    if (finite) {
+      EXPECT_LE(relative_error(whole.col(t), stepped.col(t)), tolerance::stream<double>);
+    }
+  }
+}
+
 // What a configuration cannot ask of a rule or an inner model.
 
 TEST(TTTRulesTest, RefusesWeightMatricesThatNeverLeaveZero) {
@@ -114,7 +136,7 @@ struct HighRank : Reconstruction {
 TEST(TTTRulesTest, RefusesARankAboveTheHeadWidth) {
   using Layer = TTTLayer<float, Stack<Affine<>>, HighRank>;
   expect_refused([] { Layer layer({.width = 8, .heads = 2}); },
-                 {"rank is 5", "at most the head width 4"});
+                 {"rank is 5", "1 to the head width 4"});
 }
 
 TEST(TTTRulesTest, RefusesStatesOfOtherShapes) {

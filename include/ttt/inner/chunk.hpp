@@ -31,7 +31,8 @@ struct Chunk {
   std::span<const CarriedWeights<S, M>> carried;
   HeadNorm<S> norm;
   Eigen::Ref<const Matrix<S>> K, Q, V;  // [f, n]
-  Eigen::Ref<const Matrix<S>> E;        // [n, n]; empty where a form says so
+  /// [n, n]; empty where the answers read nothing that the chunk itself has learned.
+  Eigen::Ref<const Matrix<S>> E;
 };
 
 /// A carry that the forward did, X <- X + sum_s e(s) G_s, and its adjoint's arguments.

@@ -22,9 +22,9 @@ namespace ttt {
 /// so that threads share them. `first_token` is the place of column 0 in the stream. `backward`
 /// adds into dx.
 template <class C, class S>
-concept Corruption = requires(const C& corruption, MatrixIn<S> in, Index first_token,
+concept Corruption = requires(const C& corruption, MatrixIn<S> in, Index f, Index first_token,
                               MatrixOut<S> out, typename C::template Scratch<S>& scratch) {
-  corruption.validate();
+  corruption.validate(f);
   corruption.template apply<S>(in, first_token, out, scratch);
   corruption.template backward<S>(in, first_token, out, scratch);
 };
@@ -42,7 +42,7 @@ struct NoCorruption {
   template <Scalar S>
   struct Scratch {};
 
-  void validate() const {}
+  void validate(Index) const {}
   template <Scalar S>
   void apply(MatrixIn<S> x, Index, MatrixOut<S> corrupted, Scratch<S>&) const {
     corrupted = x;
@@ -62,7 +62,7 @@ struct MaskedInput {
   std::uint64_t seed = 0;
 
   /// Throws `std::invalid_argument`.
-  void validate() const {
+  void validate(Index /*head_width*/) const {
     require(fraction >= 0 && fraction <= 1, "MaskedInput: fraction is ", fraction,
             ", expected 0 to 1");
   }
@@ -104,7 +104,7 @@ struct NoisyInput {
   std::uint64_t seed = 0;
 
   /// Throws `std::invalid_argument`.
-  void validate() const {
+  void validate(Index /*head_width*/) const {
     require(deviation >= 0 && std::isfinite(deviation), "NoisyInput: deviation is ", deviation,
             ", expected a finite number that is not negative");
   }
@@ -136,8 +136,9 @@ struct LowRankInput {
   std::uint64_t seed = 0;
 
   /// Throws `std::invalid_argument`.
-  void validate() const {
-    require(rank >= 1, "LowRankInput: rank is ", rank, ", expected 1 or more");
+  void validate(Index head_width) const {
+    require(rank >= 1 && rank <= head_width, "LowRankInput: rank is ", rank,
+            ", expected 1 to the head width ", head_width);
   }
   template <Scalar S>
   void apply(MatrixIn<S> x, Index, MatrixOut<S> corrupted, Scratch<S>& scratch) const {

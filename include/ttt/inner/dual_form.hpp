@@ -107,6 +107,7 @@ struct DualForm {
     Stages::template answer<S>(StageChunk<S, M>{chunk, 0}, {chunk.K, trace.Del, chunk.Q}, trace.Y,
                                trace.stages);
     M::Output::template output<S>(trace.Y, chunk.Q, chunk.norm, O);
+    if (chunk.E.size() == 0) return;  // what a poisoned token taught is not among what was read
     const Index poisoned = O.cols() - trace.finite_tokens;
     O.rightCols(poisoned).setConstant(std::numeric_limits<S>::quiet_NaN());
   }

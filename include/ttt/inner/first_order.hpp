@@ -92,11 +92,12 @@ class FirstOrderForm {
   };
 
   /// Writes the outputs O [f, n]. A token that is not finite leaves the outputs before it as they
-  /// are, and makes its own, the later ones and what `carry` adds NaN.
+  /// are, and makes its own, the later ones that read it, and what `carry` adds NaN.
   /// Throws `std::invalid_argument` where a result of the model's code has a wrong shape.
   static void forward(const Chunk<S, M>& chunk, MatrixOut<S> O, Trace& trace) {
     learn(chunk, trace);
     read_weights(chunk, trace);
+    if (chunk.E.size() == 0) return answer(chunk, O, trace);
     trace.E = chunk.E.template triangularView<Eigen::Upper>();
     SmallProduct<S>::subtract_ab(trace.G, trace.E, trace.W_t);
     answer(chunk, O, trace);
@@ -232,6 +233,8 @@ class FirstOrderForm {
       scratch.column = dW_t.rowwise().sum();
       add(scratch.column, f, out.dW);
     }
+    out.dE.setZero();
+    if (chunk.E.size() == 0) return;
     SmallProduct<S>::atb(trace.G, dW_t, out.dE);
     out.dE = -out.dE;
     out.dE.template triangularView<Eigen::StrictlyLower>().setZero();

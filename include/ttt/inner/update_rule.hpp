@@ -46,33 +46,6 @@ struct PublishedRule {
   static constexpr int inner_steps = 1;
 };
 
-namespace detail {
-
-template <class T, class... Choices>
-concept OneOf = (std::same_as<std::remove_const_t<T>, Choices> || ...);
-
-}  // namespace detail
-
-template <class R>
-concept UpdateRule = requires {
-  requires RatePolicy < std::remove_const_t<decltype(R::rate)>,
-  double > ;
-  requires std::same_as<decltype(R::rate_over_width), const bool>;
-  requires std::same_as<decltype(R::token_factors), const bool>;
-  requires detail::OneOf<decltype(R::momentum), NoMomentum, TokenMomentum>;
-  requires detail::OneOf<decltype(R::forgetting), NoForgetting, ForgetAfterGradient,
-                         ForgetBeforeGradient>;
-  requires Direction < std::remove_const_t<decltype(R::direction)>,
-  double > ;
-  requires detail::OneOf<decltype(R::schedule), LearnThenAnswer, AnswerThenLearn, Online,
-                         WholeSequence>;
-  requires FeatureMap < std::remove_const_t<decltype(R::features)>,
-  double > ;
-  requires Corruption < std::remove_const_t<decltype(R::corruption)>,
-  double > ;
-  requires std::same_as<decltype(R::inner_steps), const int>;
-};
-
 /// The types of a rule's choices, and what follows from them.
 template <class R>
 struct RuleTraits {
@@ -89,6 +62,44 @@ struct RuleTraits {
   static constexpr bool decays_first = Forgetting::before_gradient;
   /// A stream's position counts all tokens, not those of the mini-batch.
   static constexpr bool counts_tokens = reconstructs || std::same_as<Schedule, WholeSequence>;
+};
+
+namespace detail {
+
+template <class T, class... Choices>
+concept OneOf = (std::same_as<std::remove_const_t<T>, Choices> || ...);
+// clang-format off: version 14 takes these angle brackets for comparisons
+template <class T>
+concept RateChoice = RatePolicy < std::remove_const_t<T>,
+double > ;
+template <class T>
+concept DirectionChoice = Direction < std::remove_const_t<T>,
+double > ;
+template <class T>
+concept FeaturesChoice = FeatureMap < std::remove_const_t<T>,
+double > ;
+template <class T>
+concept CorruptionChoice = Corruption < std::remove_const_t<T>,
+double > ;
+// clang-format on
+
+}  // namespace detail
+
+/// Momentum, forgetting and schedule are the library's; the other policies may be your own.
+template <class R>
+concept UpdateRule = requires {
+  requires detail::RateChoice<decltype(R::rate)>;
+  requires std::same_as<decltype(R::rate_over_width), const bool>;
+  requires std::same_as<decltype(R::token_factors), const bool>;
+  requires detail::OneOf<decltype(R::momentum), NoMomentum, TokenMomentum>;
+  requires detail::OneOf<decltype(R::forgetting), NoForgetting, ForgetAfterGradient,
+                         ForgetBeforeGradient>;
+  requires detail::DirectionChoice<decltype(R::direction)>;
+  requires detail::OneOf<decltype(R::schedule), LearnThenAnswer, AnswerThenLearn, Online,
+                         WholeSequence>;
+  requires detail::FeaturesChoice<decltype(R::features)>;
+  requires detail::CorruptionChoice<decltype(R::corruption)>;
+  requires std::same_as<decltype(R::inner_steps), const int>;
 };
 
 /// Whether the weights of M are one linear map with the squared error at its top.

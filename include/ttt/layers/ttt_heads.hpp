@@ -44,8 +44,26 @@ class TTTHeads {
     });
   }
 
-  /// One piece of one head: K, Q, V, z [f, n], its rates in `scratch.rates`; `decay` of W before
-  /// the gradient, 0 where the rule has none. Allocates nothing where n is that of the last piece.
+  /// What the tokens of a piece say of their update. Returns the decay of W before the gradient, 0
+  /// where the rule has none.
+  static S read_rates(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
+                      PieceRates<S>& rates) {
+    rates.theta = tokens(a.rate, piece, h);
+    if constexpr (RuleTraits<Rule>::Momentum::present) rates.mu = tokens(a.momentum, piece, h);
+    if constexpr (RuleTraits<Rule>::Forgetting::present && !decays_first)
+      rates.alpha = tokens(a.forgetting, piece, h);
+    if constexpr (Rule::token_factors) {
+      rates.tau = tau.segment(piece.offset, piece.size);
+      rates.last_tau = tau[tau.size() - 1];
+    } else {
+      rates.tau.setOnes(piece.size);
+    }
+    if constexpr (decays_first) return a.forgetting(h, piece.begin);
+    return S(0);
+  }
+
+  /// One piece of one head: K, Q, V, z [f, n], its rates in `scratch.rates`, with `decay` as
+  /// `read_rates` returned it. Allocates nothing where n is that of the last piece.
   void forward_piece(const TTTPiece& piece, Index h, S decay, MatrixIn<S> K, MatrixIn<S> Q,
                      MatrixIn<S> V, MatrixOut<S> z, State& state, Scratch& scratch) const {
     if constexpr (decays_first)
@@ -94,9 +112,6 @@ class TTTHeads {
 
   /// One head of all that is carried.
   static void copy_carried(const Carried& from, Index from_head, Carried& to, Index to_head) {
-    copy_head(from_head, to_head, Carried::fields(from), Carried::fields(to));
-  }
-  static void copy_head(Index from_head, Index to_head, auto&& from, auto&& to) {
     const auto copy = [&](const auto& a, auto& b) {
       if constexpr (requires { a.heads; }) {
         if (a.heads > 0) copy_weights(a.head(from_head), b.head(to_head));
@@ -104,10 +119,12 @@ class TTTHeads {
         b.col(to_head) = a.col(from_head);
       }
     };
+    const auto from_fields = Carried::fields(from);
+    const auto to_fields = Carried::fields(to);
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (copy(std::get<I>(from).member, std::get<I>(to).member), ...);
+      (copy(std::get<I>(from_fields).member, std::get<I>(to_fields).member), ...);
     }
-    (std::make_index_sequence<std::tuple_size_v<std::remove_cvref_t<decltype(from)>>>{});
+    (std::make_index_sequence<std::tuple_size_v<decltype(from_fields)>>{});
   }
 
   static auto tokens(const Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
@@ -115,23 +132,6 @@ class TTTHeads {
   }
   static auto tokens(Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
     return of_heads.row(h).segment(piece.begin, piece.size).transpose();
-  }
-
-  /// Returns the decay of W before the gradient.
-  static S read_rates(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
-                      PieceRates<S>& rates) {
-    rates.theta = tokens(a.rate, piece, h);
-    if constexpr (RuleTraits<Rule>::Momentum::present) rates.mu = tokens(a.momentum, piece, h);
-    if constexpr (RuleTraits<Rule>::Forgetting::present && !decays_first)
-      rates.alpha = tokens(a.forgetting, piece, h);
-    if constexpr (Rule::token_factors) {
-      rates.tau = tau.segment(piece.offset, piece.size);
-      rates.last_tau = tau[tau.size() - 1];
-    } else {
-      rates.tau.setOnes(piece.size);
-    }
-    if constexpr (decays_first) return a.forgetting(h, piece.begin);
-    return S(0);
   }
 
   auto block(const Matrix<S>& tokens, const TTTPiece& piece, Index h) const {
@@ -165,16 +165,19 @@ class TTTHeads {
     Index slot;
   };
   Start start(Index i, Index h, S decay, const Cache& cache, Scratch& scratch) const {
-    if constexpr (!decays_first) return {cache.weights[i], cache.carried[i], h};
-    if (scratch.weights.heads == 0) {
-      scratch.weights = InnerWeights<S, M>::zero(1, config_.head_width());
-      scratch.carried = U::initial(scratch.weights);
+    if constexpr (!decays_first) {
+      return {cache.weights[i], cache.carried[i], h};
+    } else {
+      if (scratch.weights.heads == 0) {
+        scratch.weights = InnerWeights<S, M>::zero(1, config_.head_width());
+        scratch.carried = U::initial(scratch.weights);
+      }
+      copy_weights(cache.weights[i].head(h), scratch.weights.head(0));
+      if (U::keeps(cache.pieces[i])) copy_carried(cache.carried[i], h, scratch.carried, 0);
+      for (auto current : U::current(scratch.weights, scratch.carried, 0))
+        scale(current, S(1) - decay);
+      return {scratch.weights, scratch.carried, 0};
     }
-    copy_weights(cache.weights[i].head(h), scratch.weights.head(0));
-    if (U::keeps(cache.pieces[i])) copy_carried(cache.carried[i], h, scratch.carried, 0);
-    for (auto current : U::current(scratch.weights, scratch.carried, 0))
-      scale(current, S(1) - decay);
-    return {scratch.weights, scratch.carried, 0};
   }
 
   void backward_piece(Index i, Index h, const Cache& cache, State& d_state, Workspace& workspace,
@@ -252,14 +255,14 @@ class TTTHeads {
   void decay_backward(Index i, Index h, S decay, const Cache& cache, State& d_state,
                       Workspace& workspace) const {
     const TTTPiece& piece = cache.pieces[i];
-    Vector<S> d_decay = Vector<S>::Zero(1);
+    S d_decay = 0;
     const auto before = U::current(cache.weights[i], cache.carried[i], h);
     const auto d_current = U::current(d_state.weights, d_state.carried, h);
     for (std::size_t j = 0; j < before.size(); ++j) {
-      d_decay[0] -= inner_product(d_current[j], before[j]);
+      d_decay -= inner_product(d_current[j], before[j]);
       scale(d_current[j], S(1) - decay);
     }
-    write(tokens(workspace.d_forgetting, piece, h), d_decay, piece);
+    write(workspace.d_forgetting(h, piece.begin), d_decay, piece);
   }
 
   static HeadNormGradient<S> norm_gradient(Workspace& workspace, Index task) {

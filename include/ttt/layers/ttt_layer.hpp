@@ -141,10 +141,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
   static void validate(const Config& config) {
     config.validate();
     Rule::direction.validate();
-    Rule::corruption.validate();
-    if constexpr (requires { Rule::corruption.rank; })
-      require(Rule::corruption.rank <= config.head_width(), "LowRankInput: rank is ",
-              Rule::corruption.rank, ", expected at most the head width ", config.head_width());
+    Rule::corruption.validate(config.head_width());
     require(config.learned_initial_weights || M::weight_count == 1,
             "TTTConfig: learned_initial_weights is false, but the inner model has ",
             M::weight_count, " weight matrices, which never leave zero together");
@@ -169,6 +166,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
                     shape.bias ? config_.heads : 0);
     }
   }
+
   void reserve(TTTActivations<S>& a, Index tokens) const {
     Views::reserve(a, config_, tokens);
     Rates::reserve(a, config_.heads, tokens);
@@ -261,7 +259,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     auto R = state.carried.sums.head(h);
     w.step_head.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
-                     head(w.q), head(w.v), w.gate[h], w.tau[state.position], head(w.z));
+                     head(w.q), head(w.v), w.token.rate(h, 0), w.tau[state.position], head(w.z));
     if (state.position == last) finish_mini_batch(state.weights.head(h), R, w.tau[last]);
   }
 
@@ -269,24 +267,12 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
   void step_piece(Index h, auto& state, auto& w) const {
     const Index f = config_.head_width(), place = state.position % mini_batch();
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
-    PieceRates<S>& rates = w.step_head.rates;
-    rates.theta = w.gate.segment(h, 1);
-    rates.tau.setOnes(1);
-    if constexpr (Rule::token_factors) {
-      rates.tau[0] = w.tau[place];
-      rates.last_tau = w.tau[w.tau.size() - 1];
-    }
-    if constexpr (Traits::Momentum::present) rates.mu = w.momentum.segment(h, 1);
-    S decay = 0;
-    if constexpr (Traits::decays_first) {
-      decay = w.forgetting[h];
-    } else if constexpr (Traits::Forgetting::present) {
-      rates.alpha = w.forgetting.segment(h, 1);
-    }
+    const TTTPiece piece{0, 0, 1, place, place + 1 == mini_batch()};
+    const S decay = Heads::read_rates(piece, h, w.tau, w.token, w.step_head.rates);
     for (int i = 0; i < Rule::inner_steps; ++i)
       Heads(config_, parameters_)
-          .forward_piece({0, 0, 1, place, place + 1 == mini_batch()}, h, decay, head(w.k),
-                         head(w.q), head(w.v), head(w.z), state, w.step_head);
+          .forward_piece(piece, h, decay, head(w.k), head(w.q), head(w.v), head(w.z), state,
+                         w.step_head);
   }
 
   /// Gives everything that `step` works on its size: a token that ends a mini-batch.
@@ -309,6 +295,7 @@ template <class S, class M, class Rule>
 typename TTTLayer<S, M, Rule>::Workspace TTTLayer<S, M, Rule>::workspace(Index max_tokens) const {
   Workspace workspace(config_.width, config_.heads);
   reserve(workspace.activations, max_tokens);
+  Rates::reserve(workspace.token, config_.heads, 1);
   workspace.tail.resize(width(), tail_size());
   workspace.tau.resize(parameters_.token_idx.size());
   if constexpr (!std::same_as<Rule, PublishedRule>) warm_up(workspace);
@@ -360,7 +347,7 @@ void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
   eigen_assert(x_t.size() == width() && y_t.size() == width());
   Workspace& w = workspace;
   views().step(x_t, state, options, w);
-  rates().step(x_t, options.inner_rate_scale, w);
+  rates().step(x_t, w.k, options.inner_rate_scale, w.token);
   InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
   for (Index h = 0; h < config_.heads; ++h) {
     if constexpr (std::same_as<Rule, PublishedRule>) {

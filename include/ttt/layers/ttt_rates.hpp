@@ -1,8 +1,9 @@
 /// @file
 /// What a TTT layer makes of its input x [D, T] for every head and token: the inner learning rate
 /// theta, momentum mu and forgetting alpha, as far as the rule has them.
-///   theta = scale base_learning_rate policy(a.x + c, k)     / f where the rule says
-///   rate_over_width mu, alpha = sigma(a.x + c)
+///   theta = scale base_learning_rate policy(a.x + c, k) / f
+///   mu, alpha = sigma(a.x + c)
+/// where / f is left out if the rule has no rate_over_width.
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7; the rule's own headers (inner/).
 #pragma once
 
@@ -57,25 +58,28 @@ class TTTRates {
     if constexpr (forgets) sigmoid(x, p_.forgetting_weight, p_.forgetting_bias, a.forgetting);
   }
 
-  /// One token, k as the inner loop reads it: writes w.gate, the inner rate, w.momentum and
-  /// w.forgetting [H].
-  void step(VectorIn<S> x_t, double inner_rate_scale, Workspace& w) const {
+  /// One token, k [D] as the inner loop reads it: fills the matrices of `a`, without a product that
+  /// could allocate.
+  void step(VectorIn<S> x_t, const Vector<S>& k, double inner_rate_scale,
+            TTTActivations<S>& a) const {
     const Index f = config_.head_width();
-    if constexpr (Rate::reads_input) InnerRate<S>::step(x_t, p_.rate_weight, p_.rate_bias, w.raw);
+    if constexpr (Rate::reads_input)
+      InnerRate<S>::step(x_t, p_.rate_weight, p_.rate_bias, a.raw_rate.col(0));
     if constexpr (Rate::reads_keys) {
       for (Index h = 0; h < config_.heads; ++h)
-        Rate::template forward<S>(w.raw.segment(h, 1), w.k.segment(h * f, f), w.gate.segment(h, 1));
+        Rate::template forward<S>(a.raw_rate.col(0).segment(h, 1), k.segment(h * f, f),
+                                  a.gate.col(0).segment(h, 1));
     } else {
-      Rate::template forward<S>(w.raw, no_keys(), w.gate);
+      Rate::template forward<S>(all(a.raw_rate), no_keys(), all(a.gate));
     }
-    w.gate *= scale(inner_rate_scale);
+    a.rate = scale(inner_rate_scale) * a.gate;
     if constexpr (has_momentum) {
-      InnerRate<S>::step(x_t, p_.momentum_weight, p_.momentum_bias, w.raw);
-      SiLU::sigmoid<S>(w.raw, w.momentum);
+      InnerRate<S>::step(x_t, p_.momentum_weight, p_.momentum_bias, a.momentum.col(0));
+      SiLU::sigmoid<S>(a.momentum, a.momentum);
     }
     if constexpr (forgets) {
-      InnerRate<S>::step(x_t, p_.forgetting_weight, p_.forgetting_bias, w.raw);
-      SiLU::sigmoid<S>(w.raw, w.forgetting);
+      InnerRate<S>::step(x_t, p_.forgetting_weight, p_.forgetting_bias, a.forgetting.col(0));
+      SiLU::sigmoid<S>(a.forgetting, a.forgetting);
     }
   }
 

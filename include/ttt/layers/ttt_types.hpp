@@ -235,11 +235,7 @@ struct TTTWorkspace {
         k(width),
         v(width),
         z(width),
-        n(width),
-        raw(head_count),
-        gate(head_count),
-        momentum(head_count),
-        forgetting(head_count) {}
+        n(width) {}
 
   TTTActivations<S> activations;
   Matrix<S> normed, gated;                            // [D, T]
@@ -250,10 +246,10 @@ struct TTTWorkspace {
   /// A head's own: the basis of a low-rank corruption.
   std::vector<typename RuleTraits<Rule>::Corruption::template Scratch<S>> corruption;
   StepHead<S, M, Rule> step_head;
-  Vector<S> x, q, k, v, z, n;                 // one token
-  Vector<S> raw, gate, momentum, forgetting;  // [H], one token
-  Matrix<S> tail;                             // [D, K-1]
-  Vector<S> tau;                              // [b]
+  Vector<S> x, q, k, v, z, n;  // one token
+  TTTActivations<S> token;     // its rates: [H, 1]
+  Matrix<S> tail;              // [D, K-1]
+  Vector<S> tau;               // [b]
 };
 
 }  // namespace ttt

@@ -79,7 +79,7 @@ struct Affine {
       SmallProduct<S>::affine(carried.X.W[at.first], in.B, carried.X.b[at.first], trace.scaled);
       Y += trace.scaled * carried.read.asDiagonal();
     }
-    if (at.steps()) return;  // what the token taught is among the carried weights
+    if (at.chunk.E.size() == 0) return;
     ensure_shape(trace.P, n, n);
     SmallProduct<S>::atb(in.A, in.B, trace.P);
     if (Bias) trace.P.array() += S(1);
@@ -100,10 +100,6 @@ struct Affine {
                                     const Trace<S>& trace, const Matrix<S>& dY,
                                     StageGradient<S, Model>& grad, Scratch<S>& scratch) {
     carry_backward(at, in, grad, scratch);  // first: a dX may be dW, which changes below
-    ensure_shape(scratch.dM, in.A.cols(), in.A.cols());
-    SmallProduct<S>::atb(in.D_next, dY, scratch.dM);  // -dM
-    mask_backward(at.chunk.E, trace.P, scratch, grad.out.dE);
-    SmallProduct<S>::subtract_abt(dY, trace.M, scratch.dDel);
     ensure_shape(scratch.dB, in.B.rows(), in.B.cols());
     if (at.chunk.reads_anchor) {
       SmallProduct<S>::atb(at.W(), dY, scratch.dB);
@@ -111,8 +107,7 @@ struct Affine {
     } else {
       scratch.dB.setZero();
     }
-    SmallProduct<S>::add_ab(in.A, scratch.dP, scratch.dB);
-    SmallProduct<S>::add_abt(in.B, scratch.dP, scratch.dA);
+    if (at.chunk.E.size() > 0) own_tokens_backward(at, in, trace, dY, grad, scratch);
     for (std::size_t j = 0; j < at.chunk.carried.size(); ++j)
       carried_backward(at, j, in, dY, grad, scratch);
     return scratch.dB;
@@ -155,6 +150,19 @@ struct Affine {
       M.col(t).head(t + 1) = E.col(t).head(t + 1).cwiseProduct(P.col(t).head(t + 1));
       M.col(t).tail(P.rows() - t - 1).setZero();
     }
+  }
+
+  /// Forward: Y -= Del M, M = E . P, P = A'B + 1.
+  template <Scalar S, InnerModel Model>
+  static void own_tokens_backward(const StageChunk<S, Model>& at, const StageInputs<S>& in,
+                                  const Trace<S>& trace, const Matrix<S>& dY,
+                                  StageGradient<S, Model>& grad, Scratch<S>& scratch) {
+    ensure_shape(scratch.dM, in.A.cols(), in.A.cols());
+    SmallProduct<S>::atb(in.D_next, dY, scratch.dM);  // -dM
+    mask_backward(at.chunk.E, trace.P, scratch, grad.out.dE);
+    SmallProduct<S>::subtract_abt(dY, trace.M, scratch.dDel);
+    SmallProduct<S>::add_ab(in.A, scratch.dP, scratch.dB);
+    SmallProduct<S>::add_abt(in.B, scratch.dP, scratch.dA);
   }
 
   /// Forward: M = E . P above the diagonal. In: scratch.dM, which is -dM. Adds into dE.

@@ -36,8 +36,8 @@ struct BorderUpdate {
     }
   };
   struct Scratch {
-    Matrix<S> E;    // [n, n] zero
-    Vector<S> d_e;  // [n]
+    Matrix<S> empty;  // E: answers come first
+    Vector<S> d_e;    // [n]
     std::array<typename Direction::template Scratch<S>, M::weight_count> direction;
     Weights sums, D;  // of one head: P at the border, what the direction makes of it
   };
@@ -61,10 +61,8 @@ struct BorderUpdate {
   static bool reads_anchor() { return true; }
   static bool reads_carried(const TTTPiece&) { return false; }
 
-  static void prepare(const TTTPiece& piece, const PieceRates<S>&, Scratch& scratch) {
-    scratch.E.setZero(piece.size, piece.size);
-  }
-  static const Matrix<S>& kernel(const Scratch& scratch) { return scratch.E; }
+  static void prepare(const TTTPiece&, const PieceRates<S>&, Scratch&) {}
+  static const Matrix<S>& kernel(const Scratch& scratch) { return scratch.empty; }
   static std::array<CarriedWeights<S, M>, 0> read(const Weights&, const Carried&, Index,
                                                   const TTTPiece&, const Scratch&) {
     return {};

@@ -34,7 +34,7 @@ struct KernelUpdate {
   struct Scratch {
     Kernel kernel;
     typename Kernel::Adjoint d_kernel;
-    Matrix<S> no_answer;                           // [n, n] zero, where answers come first
+    Matrix<S> empty;                               // E, where answers come first
     Vector<S> e_current, e_momentum;               // [n] with which gradients are carried on
     Vector<S> d_beta, d_c, d_current, d_momentum;  // [n] adjoints of reads and carries
     Weights after_current, after_momentum;         // of one head: adjoints after the piece
@@ -66,11 +66,10 @@ struct KernelUpdate {
     scratch.kernel.build(rates.theta, rates.mu, rates.alpha);
     scratch.e_current = -scratch.kernel.E.col(piece.size - 1);
     if constexpr (has_momentum) scratch.e_momentum = -scratch.kernel.ES();
-    if constexpr (!learns_first) scratch.no_answer.setZero(piece.size, piece.size);
   }
 
   static const Matrix<S>& kernel(const Scratch& scratch) {
-    return learns_first ? scratch.kernel.E : scratch.no_answer;
+    return learns_first ? scratch.kernel.E : scratch.empty;
   }
 
   static std::array<CarriedWeights<S, M>, carried_count> read(const Weights&,

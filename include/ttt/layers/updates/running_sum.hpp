@@ -25,7 +25,7 @@ struct RunningSum {
     static auto fields(auto& self) { return std::tuple(field("sums", self.sums)); }
   };
   struct Scratch {
-    Matrix<S> E;                     // [n, n]
+    Matrix<S> E;                     // [n, n]; empty where answers come first
     Vector<S> read, e, d_read, d_e;  // [n]
   };
 
@@ -44,11 +44,9 @@ struct RunningSum {
   /// E(s, t) = theta_s tau_t, how the answers read R, and the weights e with which the piece's
   /// gradients are carried on: into W where it ends the mini-batch, else into R.
   static void prepare(const TTTPiece& piece, const PieceRates<S>& rates, Scratch& scratch) {
-    ensure_shape(scratch.E, piece.size, piece.size);
     if constexpr (learns_first) {
+      ensure_shape(scratch.E, piece.size, piece.size);
       scratch.E.noalias() = rates.theta * rates.tau.transpose();
-    } else {
-      scratch.E.setZero();
     }
     scratch.read = -rates.tau;
     scratch.e = rates.theta;
