@@ -68,19 +68,16 @@ namespace detail {
 
 template <class T, class... Choices>
 concept OneOf = (std::same_as<std::remove_const_t<T>, Choices> || ...);
-// clang-format off: version 14 takes these angle brackets for comparisons
+// Version 14 of clang-format takes these angle brackets for comparisons.
+// clang-format off
 template <class T>
-concept RateChoice = RatePolicy < std::remove_const_t<T>,
-double > ;
+concept RateChoice = RatePolicy<std::remove_const_t<T>, double>;
 template <class T>
-concept DirectionChoice = Direction < std::remove_const_t<T>,
-double > ;
+concept DirectionChoice = Direction<std::remove_const_t<T>, double>;
 template <class T>
-concept FeaturesChoice = FeatureMap < std::remove_const_t<T>,
-double > ;
+concept FeaturesChoice = FeatureMap<std::remove_const_t<T>, double>;
 template <class T>
-concept CorruptionChoice = Corruption < std::remove_const_t<T>,
-double > ;
+concept CorruptionChoice = Corruption<std::remove_const_t<T>, double>;
 // clang-format on
 
 }  // namespace detail
