@@ -124,10 +124,24 @@ inline constexpr bool is_variant<std::variant<T...>> = true;
 template <class T>
 concept Tensor = std::derived_from<T, Eigen::MatrixBase<T>>;
 
-inline std::string join_name(const std::string& prefix, std::string_view name) {
-  if (prefix.empty()) return std::string(name);
-  if (name.empty()) return prefix;
-  return prefix + '.' + std::string(name);
+/// A member's name with those of what it is a member of. They are joined only when somebody asks:
+/// most walks do not, and strings at every step would be much code.
+struct Name {
+  const Name* outer = nullptr;
+  std::string_view part = {};
+  Index element = -1;  // of a vector: its place; of an array: its place counted from 1, not dotted
+  bool dotted = true;
+
+  operator std::string() const {  // NOLINT(google-explicit-constructor): visitors take strings
+    std::string text = outer ? std::string(*outer) : std::string();
+    const std::string own = element < 0 ? std::string(part) : std::to_string(element);
+    if (dotted && !text.empty() && !own.empty()) text += '.';
+    return text += own;
+  }
+};
+
+[[noreturn]] inline void raise_difference(const Name& name, const char* how) {
+  raise<std::invalid_argument>(concat("for_each_tensor: ", std::string(name), how));
 }
 
 template <class T>
@@ -148,45 +162,67 @@ concept HasFields = requires(T& value) {
 namespace detail {
 
 template <class Fn, class First, class... Rest>
-void visit(Fn& fn, const std::string& name, FieldTraits traits, First& first, Rest&... rest) {
+void visit(Fn& fn, const Name& name, FieldTraits traits, First& first, Rest&... rest);
+
+/// Visits the members that the `fields` of several structs list.
+template <class Fn, std::size_t... I, class... Fields>
+void visit_members(Fn& fn, const Name& name, FieldTraits traits, std::index_sequence<I...>,
+                   const Fields&... fields) {
+  const auto visit_member = [&](const auto& first, const auto&... rest) {
+    const FieldTraits inner{first.traits.groups, first.traits.decays && traits.decays,
+                            first.traits.streamed};
+    visit(fn, Name{&name, first.name}, inner, first.member, rest.member...);
+  };
+  const auto visit_place = [&]<std::size_t Place>(std::integral_constant<std::size_t, Place>) {
+    visit_member(std::get<Place>(fields)...);
+  };
+  (visit_place(std::integral_constant<std::size_t, I>{}), ...);
+}
+
+template <class Fn, class First, class... Rest>
+void visit(Fn& fn, const Name& name, FieldTraits traits, First& first, Rest&... rest) {
   using T = std::remove_const_t<First>;
   if constexpr (Tensor<T> || std::is_arithmetic_v<T>) {
     fn(name, traits, first, rest...);
   } else if constexpr (is_std_vector<T>) {
-    require(((first.size() == rest.size()) && ...), "for_each_tensor: ", name,
-            " has different lengths in the structs compared");
+    if (!((first.size() == rest.size()) && ...))
+      raise_difference(name, " has different lengths in the structs compared");
     for (std::size_t i = 0; i < first.size(); ++i)
-      visit(fn, join_name(name, std::to_string(i)), traits, first[i], rest[i]...);
+      visit(fn, Name{&name, {}, static_cast<Index>(i)}, traits, first[i], rest[i]...);
   } else if constexpr (is_std_array<T>) {
     for (std::size_t i = 0; i < first.size(); ++i)
-      visit(fn, name + std::to_string(i + 1), traits, first[i], rest[i]...);
+      visit(fn, Name{&name, {}, static_cast<Index>(i + 1), false}, traits, first[i], rest[i]...);
   } else if constexpr (is_optional<T>) {
-    require(((first.has_value() == rest.has_value()) && ...), "for_each_tensor: ", name,
-            " is absent in some of the structs compared");
+    if (!((first.has_value() == rest.has_value()) && ...))
+      raise_difference(name, " is absent in some of the structs compared");
     if (first) visit(fn, name, traits, *first, *rest...);
   } else if constexpr (is_variant<T>) {
-    require(((first.index() == rest.index()) && ...), "for_each_tensor: ", name,
-            " is of different kinds in the structs compared");
+    if (!((first.index() == rest.index()) && ...))
+      raise_difference(name, " is of different kinds in the structs compared");
     visit_index(first, [&]([[maybe_unused]] auto index, auto& alternative) {
       visit(fn, name, traits, alternative, std::get<index>(rest)...);
     });
   } else {
     static_assert(HasFields<T>, "a member is neither a tensor nor a struct with fields()");
+    constexpr std::size_t listed = std::tuple_size_v<decltype(T::fields(first))>;
     if constexpr (std::is_aggregate_v<T>)  // a layer among a model's members is a class
-      static_assert(member_count<T>() == std::tuple_size_v<decltype(T::fields(first))>,
+      static_assert(member_count<T, listed + 1>() == listed,
                     "fields() must list every member of the struct, in any order");
-    const auto visit_member = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      const auto member = std::get<I>(T::fields(first));
-      const FieldTraits inner{member.traits.groups, member.traits.decays && traits.decays,
-                              member.traits.streamed};
-      visit(fn, join_name(name, member.name), inner, member.member,
-            std::get<I>(std::remove_const_t<Rest>::fields(rest)).member...);
-    };
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (visit_member(std::integral_constant<std::size_t, I>{}), ...);
-    }
-    (std::make_index_sequence<std::tuple_size_v<decltype(T::fields(first))>>{});
+    visit_members(fn, name, traits, std::make_index_sequence<listed>{}, T::fields(first),
+                  std::remove_const_t<Rest>::fields(rest)...);
   }
+}
+
+/// Calls `fn(name, traits, tensor_of_first, ...)` for every tensor that is not empty.
+template <class Fn, class First, class... Rest>
+void visit_tensors(Fn&& fn, First& first, Rest&... rest) {
+  const auto visit_leaf = [&fn](const Name& name, const FieldTraits& traits, auto& leaf,
+                                auto&... others) {
+    if constexpr (Tensor<std::remove_cvref_t<decltype(leaf)>>) {
+      if (leaf.size() > 0) fn(name, traits, leaf, others...);
+    }
+  };
+  visit(visit_leaf, Name(), FieldTraits(), first, rest...);
 }
 
 }  // namespace detail
@@ -195,48 +231,47 @@ void visit(Fn& fn, const std::string& name, FieldTraits traits, First& first, Re
 /// the tensors at the same place in `rest`, which must be structs of the same kind.
 template <class Fn, class First, class... Rest>
 void for_each_tensor(Fn&& fn, First& first, Rest&... rest) {
-  const auto visit_leaf = [&fn](const std::string& name, FieldTraits traits, auto& leaf,
-                                auto&... others) {
-    if constexpr (detail::Tensor<std::remove_cvref_t<decltype(leaf)>>) {
-      if (leaf.size() > 0)
-        fn(TensorInfo{name, detail::file_shape(leaf, traits.groups), traits.decays,
+  detail::visit_tensors(
+      [&fn](const detail::Name& name, const FieldTraits& traits, auto& tensor, auto&... others) {
+        fn(TensorInfo{name, detail::file_shape(tensor, traits.groups), traits.decays,
                       traits.streamed},
-           leaf, others...);
-    }
-  };
-  detail::visit(visit_leaf, std::string(), FieldTraits(), first, rest...);
+           tensor, others...);
+      },
+      first, rest...);
 }
 
 /// Calls `fn(name, number_of_first, number_of_rest...)` for every plain number: the positions and
 /// counters of a state, which `for_each_tensor` passes over.
 template <class Fn, class First, class... Rest>
 void for_each_number(Fn&& fn, First& first, Rest&... rest) {
-  const auto visit_leaf = [&fn](const std::string& name, FieldTraits, auto& leaf, auto&... others) {
+  const auto visit_leaf = [&fn](const detail::Name& name, FieldTraits, auto& leaf,
+                                auto&... others) {
     if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(leaf)>>) {
       fn(name, leaf, others...);
     }
   };
-  detail::visit(visit_leaf, std::string(), FieldTraits(), first, rest...);
+  detail::visit(visit_leaf, detail::Name(), FieldTraits(), first, rest...);
+}
+
+template <class T>
+void set_zero(T& value) {
+  detail::visit_tensors([](const auto&, const auto&, auto& tensor) { tensor.setZero(); }, value);
 }
 
 /// A copy with the same shapes and every tensor zero: room for a gradient, or for an adjoint.
 template <class T>
 T zeros_like(const T& value) {
   T result = value;
-  for_each_tensor([](const TensorInfo&, auto& tensor) { tensor.setZero(); }, result);
+  set_zero(result);
   return result;
-}
-
-template <class T>
-void set_zero(T& value) {
-  for_each_tensor([](const TensorInfo&, auto& tensor) { tensor.setZero(); }, value);
 }
 
 /// Numbers in all tensors together.
 template <class T>
 Index count_elements(const T& value) {
   Index count = 0;
-  for_each_tensor([&](const TensorInfo&, const auto& tensor) { count += tensor.size(); }, value);
+  detail::visit_tensors(
+      [&](const auto&, const auto&, const auto& tensor) { count += tensor.size(); }, value);
   return count;
 }
 
@@ -244,9 +279,9 @@ Index count_elements(const T& value) {
 template <class T>
 std::optional<std::string> first_non_finite(const T& value) {
   std::optional<std::string> name;
-  for_each_tensor(
-      [&](const TensorInfo& info, const auto& tensor) {
-        if (!name && !tensor.allFinite()) name = info.name;
+  detail::visit_tensors(
+      [&](const detail::Name& full_name, const auto&, const auto& tensor) {
+        if (!name && !tensor.allFinite()) name = full_name;
       },
       value);
   return name;

@@ -1,6 +1,6 @@
 /// @file
 /// Matrix products of run-time size. Every large product of the library goes through these forms:
-/// three Eigen expressions, each compiled once for a scalar type, and cut into blocks that depend
+/// three products of Eigen, each compiled once for a scalar type, and cut into blocks that depend
 /// on the shapes alone, which threads share.
 #pragma once
 
@@ -31,6 +31,15 @@ struct Product {
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) { multiply_abt(A, B, C, S(-1)); }
 
+  /// y = A x: one token. Allocates nothing.
+  static void ab_column(In A, VectorIn<S> x, VectorOut<S> y) {
+    column<Eigen::ColMajor, Eigen::RowMajor>(A.rows(), A.cols(), A, x, y);
+  }
+  /// y = A' x
+  static void atb_column(In A, VectorIn<S> x, VectorOut<S> y) {
+    column<Eigen::RowMajor, Eigen::ColMajor>(A.cols(), A.rows(), A, x, y);
+  }
+
  private:
   static void multiply_ab(In A, In B, Out C, bool keep, S sign) {
     blocks(C, A.cols(), [&](Index i, Index rows, Index j, Index cols) {
@@ -48,16 +57,50 @@ struct Product {
     });
   }
 
-  // Functions of their own, so that each kind of product is compiled once.
   static void block_ab(In A, In B, Out C, bool keep, S sign) {
     if (!keep) C.setZero();
-    C.noalias() += sign * A * B;
+    add_product<Eigen::ColMajor, Eigen::ColMajor>(A, B, C, A.cols(), sign);
   }
   static void block_atb(In A, In B, Out C, bool keep) {
+    if (C.cols() == 1 && !keep) return atb_column(A, B.col(0), C.col(0));
     if (!keep) C.setZero();
-    C.noalias() += A.transpose() * B;
+    add_product<Eigen::RowMajor, Eigen::ColMajor>(A, B, C, A.rows(), S(1));
   }
-  static void block_abt(In A, In B, Out C, S sign) { C.noalias() += sign * A * B.transpose(); }
+  static void block_abt(In A, In B, Out C, S sign) {
+    add_product<Eigen::ColMajor, Eigen::RowMajor>(A, B, C, A.cols(), sign);
+  }
+
+  // The products behind Eigen's expressions. An expression brings those of vectors, of a few
+  // numbers and of one number along, for every type of factor: a quarter of what a program with one
+  // layer compiled. The order of a transposed factor is that of rows.
+
+  /// C += sign A B
+  template <int order_A, int order_B>
+  static void add_product(In A, In B, Out& C, Index depth, S sign) {
+    namespace eigen = Eigen::internal;
+    if (depth == 0) return;
+    eigen::gemm_blocking_space<Eigen::ColMajor, S, S, Eigen::Dynamic, Eigen::Dynamic,
+                               Eigen::Dynamic>
+        blocking(C.rows(), C.cols(), depth, 1, true);
+    eigen::general_matrix_matrix_product<Index, S, order_A, false, S, order_B, false,
+                                         Eigen::ColMajor, 1>::run(C.rows(), C.cols(), depth,
+                                                                  A.data(), A.outerStride(),
+                                                                  B.data(), B.outerStride(),
+                                                                  C.data(), 1, C.outerStride(),
+                                                                  sign, blocking);
+  }
+
+  /// y = A x, A [rows, cols]
+  template <int order, int order_of_eigens_x>
+  static void column(Index rows, Index cols, In A, VectorIn<S> x, VectorOut<S> y) {
+    namespace eigen = Eigen::internal;
+    using Left = eigen::const_blas_data_mapper<S, Index, order>;
+    using Right = eigen::const_blas_data_mapper<S, Index, order_of_eigens_x>;
+    eigen_assert(x.size() == cols && y.size() == rows);
+    y.setZero();
+    eigen::general_matrix_vector_product<Index, S, Left, order, false, S, Right, false>::run(
+        rows, cols, Left(A.data(), A.outerStride()), Right(x.data(), 1), y.data(), 1, S(1));
+  }
 
   /// Calls `body(first_row, rows, first_column, columns)` for blocks of C: of columns, or of rows
   /// where columns are few, as in a product of weights with a handful of tokens. A block repeats

@@ -11,30 +11,12 @@
 #include <array>
 #include <utility>
 
+#include "ttt/core/lanes.hpp"
 #include "ttt/core/product.hpp"
-
-#if defined(__GNUC__)
-#define TTT_INLINE_LAMBDA __attribute__((always_inline))
-#else
-#define TTT_INLINE_LAMBDA
-#endif
 
 namespace ttt {
 
 namespace detail {
-
-/// The packet of `lanes` numbers, and how many the next smaller one has.
-template <class S, int lanes>
-struct Lanes {
-  using Packet = typename Eigen::internal::find_best_packet<S, lanes>::type;
-  using Half = typename Eigen::internal::unpacket_traits<Packet>::half;
-  static constexpr int half = Eigen::internal::unpacket_traits<Half>::size;
-  static constexpr int fewer = half < lanes ? half : 1;
-};
-template <class S>
-struct Lanes<S, 1> {
-  using Packet = S;
-};
 
 /// g++ would otherwise load a packet again for every use of it (1.25 times the time).
 template <int lanes, class Packet>
@@ -55,7 +37,7 @@ class SmallProduct {
   /// C = A B + c 1', or A B where c is empty
   static void affine(In A, In B, VectorIn<S> c, Out C) {
     if (B.cols() == 1) {
-      C.col(0).noalias() = A * B.col(0);
+      Product<S>::ab_column(A, B.col(0), C.col(0));
       if (c.size() > 0) C.col(0) += c;
     } else if (is_large(A, B.cols())) {
       Product<S>::ab(A, B, C);
@@ -76,10 +58,7 @@ class SmallProduct {
   }
   /// C += A B'
   static void add_abt(In A, In B, Out C) {
-    if (A.cols() == 1) {
-      C.noalias() += A.col(0) * B.col(0).transpose();
-      return;
-    }
+    if (A.cols() == 1) return add_column_products(A.data(), B.data(), C);
     if (is_large(A, B.rows())) return Product<S>::add_abt(A, B, C);
     multiply(view(A), transposed(B), C, {S(1), S(1), nullptr});
   }
@@ -90,10 +69,7 @@ class SmallProduct {
   }
   /// C = A' B
   static void atb(In A, In B, Out C) {
-    if (B.cols() == 1) {
-      C.col(0).noalias() = A.transpose() * B.col(0);
-      return;
-    }
+    if (B.cols() == 1) return Product<S>::atb_column(A, B.col(0), C.col(0));
     if (is_large(A, B.cols()) || B.cols() < few_columns) return Product<S>::atb(A, B, C);
     multiply_transposed(A, B, C, S(0));
   }
@@ -194,6 +170,14 @@ class SmallProduct {
     });
   }
 
+  /// C += a b'
+  static void add_column_products(const S* a, const S* b, Out& C) {
+    for (Index j = 0; j < C.cols(); ++j) {
+      S* const c = C.data() + j * C.outerStride();
+      each_lane<S>(C.rows(), [&](auto at) { at.add(c, at(a) * b[j]); });
+    }
+  }
+
   /// Calls `body` with 0, 1, ... as constants: arrays that it indexes become registers.
   template <std::size_t... i, class Body>
   static EIGEN_ALWAYS_INLINE void unrolled(std::index_sequence<i...>, Body&& body) {
@@ -236,5 +220,3 @@ class SmallProduct {
 };
 
 }  // namespace ttt
-
-#undef TTT_INLINE_LAMBDA

@@ -127,14 +127,21 @@ struct DualForm {
     const Index n = trace.Del.cols();
     trace.finite_tokens = n;
     Stages::template each_learning_gradient<S>(trace.Del, trace.stages, [&](const Matrix<S>& Del) {
-      if ((Del.array() * S(0)).sum() == S(0)) return;  // one pass: every entry is finite
+      if (all_finite(Del.data(), Del.size())) return;
       for (Index t = 0; t < trace.finite_tokens; ++t)
-        if (!Del.col(t).allFinite()) trace.finite_tokens = t;
+        if (!all_finite(Del.col(t).data(), Del.rows())) trace.finite_tokens = t;
     });
     if (trace.finite_tokens == n) return;
     Stages::template each_learning_gradient<S>(trace.Del, trace.stages, [&](Matrix<S>& Del) {
       Del.rightCols(n - trace.finite_tokens).setZero();
     });
+  }
+
+  /// One pass: 0 * x is 0 only where x is finite.
+  static bool all_finite(const S* numbers, Index count) {
+    Sum<S> zero;
+    each_lane<S>(count, [&](auto at) { zero += at(numbers) * S(0); });
+    return zero.total() == S(0);
   }
 };
 

@@ -8,12 +8,12 @@
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.7, and the official code.
 #pragma once
 
-#include <cmath>
 #include <type_traits>
 
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
 #include "ttt/inner/inner_loss.hpp"
+#include "ttt/nn/moments.hpp"
 
 namespace ttt {
 
@@ -50,28 +50,41 @@ struct OutputRule {
   /// l of one token.
   template <Scalar S>
   static S loss(VectorIn<S> z, VectorIn<S> k, VectorIn<S> v, const HeadNorm<S>& norm) {
-    const Vector<S> p = normed<Eigen::Dynamic>(z.array(), norm);
-    return Loss::value(p.array(), target(k.array(), v.array())).sum();
+    const Token<S> token(z.data(), z.size(), norm);
+    Sum<S> loss;
+    each_lane<S>(z.size(), [&](auto at) {
+      const auto p = token.p(at), t = target(at, k.data(), v.data());
+      loss += std::remove_cv_t<decltype(p)>(Loss::value(p.array(), t.array()));
+    });
+    return loss.total();
   }
 
   /// G = dl/dz, a column a token: with d = gamma . l'(norm(z), t),
-  /// G = (d - mean(d) - x mean(d . x)) / s, RMSNorm without mean(d).
+  /// G = (d - mean(d) - x mean(d . x)) / s, RMSNorm without mean(d). G overlaps nothing else.
   template <Scalar S>
   static void gradient(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V, const HeadNorm<S>& norm,
                        MatrixOut<S> G) {
-    with_head_width(Z.rows(), [&](auto width) {
+    with_usual_count(Z.rows(), [&](Index f) TTT_INLINE_LAMBDA {
       for (Index t = 0; t < Z.cols(); ++t) {
-        const auto z = column<width>(Z, t), k = column<width>(K, t), v = column<width>(V, t);
-        auto g = column<width>(G, t);
+        const S *k = column(K, t), *v = column(V, t);
+        S* const g = column(G, t);
+        const Token<S> z(column(Z, t), f, norm);
+        Sum<S> sum_d, sum_dx;
+        each_lane<S>(f, [&](auto at) {
+          const auto e = slope(z.p(at), target(at, k, v));
+          if constexpr (has_norm) {
+            const auto d = z.gamma(at) * e;
+            at.store(g, d);
+            sum_d += d;
+            sum_dx += d * z.x(at);
+          } else {
+            at.store(g, e);
+          }
+        });
         if constexpr (has_norm) {
-          const auto gamma = column<width>(norm.weight, 0), beta = column<width>(norm.bias, 0);
-          const Moments<S> m(z);
-          const auto x = kept<width>((z - m.mean) * m.inverse_s);
-          const auto d = kept<width>(gamma * Loss::slope(gamma * x + beta, target(k, v)));
-          const S mean_d = m.mean_of(d), mean_dx = m.share * (d * x).sum();
-          g = (d - mean_d - x * mean_dx) * m.inverse_s;
-        } else {
-          g = Loss::slope(z, target(k, v));
+          const S mean_d = z.mean_of(sum_d), mean_dx = z.share * sum_dx.total();
+          each_lane<S>(
+              f, [&](auto at) { at.store(g, (at(g) - mean_d - z.x(at) * mean_dx) * z.inverse_s); });
         }
       }
     });
@@ -80,61 +93,42 @@ struct OutputRule {
   /// O = norm(Y), or Q + norm(Y).
   template <Scalar S>
   static void output(MatrixIn<S> Y, MatrixIn<S> Q, const HeadNorm<S>& norm, MatrixOut<S> O) {
-    with_head_width(Y.rows(), [&](auto width) {
+    with_usual_count(Y.rows(), [&](Index f) TTT_INLINE_LAMBDA {
       for (Index t = 0; t < Y.cols(); ++t) {
-        const auto y = column<width>(Y, t), q = column<width>(Q, t);
-        auto o = column<width>(O, t);
-        if constexpr (residual) {
-          o = q + normed<width>(y, norm);
-        } else {
-          o = normed<width>(y, norm);
-        }
+        const S* const q = column(Q, t);
+        S* const o = column(O, t);
+        const Token<S> y(column(Y, t), f, norm);
+        each_lane<S>(f, [&](auto at) {
+          if constexpr (residual) {
+            at.store(o, at(q) + y.p(at));
+          } else {
+            at.store(o, y.p(at));
+          }
+        });
       }
     });
   }
 
   /// Adjoint of `gradient`: overwrites dZ, adds into dK, dV and the norm's gradient.
-  /// Forward: p = gamma . x + beta, e = l'(p, t), d = gamma . e, m1 = mean(d), m2 = mean(d . x),
-  /// G = (d - m1 - x m2) / s.
   template <Scalar S>
   static void gradient_backward(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V,
                                 const HeadNorm<S>& norm, MatrixIn<S> dG, MatrixOut<S> dZ,
                                 MatrixOut<S> dK, MatrixOut<S> dV, HeadNormGradient<S>& d_norm) {
-    with_head_width(Z.rows(), [&](auto width) {
-      for (Index t = 0; t < Z.cols(); ++t) {
-        const auto z = column<width>(Z, t), k = column<width>(K, t), v = column<width>(V, t);
-        const auto d_gradient = column<width>(dG, t);
-        auto dv = column<width>(dV, t), dk = column<width>(dK, t), dz = column<width>(dZ, t);
-        const auto add_to_target = [&](const auto& dt) {
-          dv += dt;
-          if constexpr (residual) dk -= dt;
-        };
-        if constexpr (has_norm) {
-          const auto gamma = column<width>(norm.weight, 0), beta = column<width>(norm.bias, 0);
-          const Moments<S> m(z);
-          const auto x = kept<width>((z - m.mean) * m.inverse_s);
-          const auto p = kept<width>(gamma * x + beta);
-          const auto e = kept<width>(Loss::slope(p, target(k, v)));
-          const auto d = kept<width>(gamma * e);
-          const S m1 = m.mean_of(d), m2 = m.share * (d * x).sum();
-          const auto g = kept<width>(d_gradient * m.inverse_s);
-          const S mean_gx = m.share * (g * x).sum();
-          const S ds = -m.inverse_s * (g * (d - m1 - x * m2)).sum();  // -sum(dG . G) / s
-          const auto dd = kept<width>(g - m.mean_of(g) - x * mean_gx);
-          const auto de = kept<width>(gamma * dd);
-          const auto dp = kept<width>(Loss::bend(p, target(k, v)) * de);
-          column<width>(d_norm.weight, 0) += dd * e + dp * x;
-          column<width>(d_norm.bias, 0) += dp;
-          add_to_target(Loss::mixed(p, target(k, v)) * de);
-          const auto dx = kept<width>(gamma * dp - g * m2 - mean_gx * d);
-          const S mean_dxx = m.share * (dx * x).sum();
-          dz = (dx - m.mean_of(dx) - x * mean_dxx) * m.inverse_s + x * (m.share * ds);
-        } else {
-          add_to_target(Loss::mixed(z, target(k, v)) * d_gradient);
-          dz = Loss::bend(z, target(k, v)) * d_gradient;
-        }
+    const Index f = Z.rows();
+    for (Index t = 0; t < Z.cols(); ++t) {
+      const S *k = column(K, t), *v = column(V, t), *d_gradient = column(dG, t);
+      S *dk = column(dK, t), *dv = column(dV, t), *dz = column(dZ, t);
+      const Token<S> z(column(Z, t), f, norm);
+      if constexpr (has_norm) {
+        normed_gradient_backward(f, z, k, v, d_gradient, dz, dk, dv, d_norm);
+      } else {
+        each_lane<S>(f, [&](auto at) {
+          const auto p = z.p(at), aim = target(at, k, v), de = at(d_gradient);
+          add_to_target(at, mixed(p, aim) * de, dk, dv);
+          at.store(dz, bend(p, aim) * de);
+        });
       }
-    });
+    }
   }
 
   /// Adjoint of `output`: overwrites dY and dQ, adds into the norm's gradient.
@@ -142,21 +136,25 @@ struct OutputRule {
   static void output_backward(MatrixIn<S> Y, const HeadNorm<S>& norm, MatrixIn<S> dO,
                               MatrixOut<S> dY, MatrixOut<S> dQ, HeadNormGradient<S>& d_norm) {
     if constexpr (has_norm) {
-      with_head_width(Y.rows(), [&](auto width) {
-        const auto gamma = column<width>(norm.weight, 0);
-        auto d_gamma = column<width>(d_norm.weight, 0), d_beta = column<width>(d_norm.bias, 0);
-        for (Index t = 0; t < Y.cols(); ++t) {
-          const auto y = column<width>(Y, t), d_out = column<width>(dO, t);
-          const Moments<S> m(y);
-          const auto x = kept<width>((y - m.mean) * m.inverse_s);
-          d_gamma += d_out * x;
-          d_beta += d_out;
-          const auto d = kept<width>(gamma * d_out);
-          const S mean_dx = m.share * (d * x).sum();
-          auto dy = column<width>(dY, t);
-          dy = (d - m.mean_of(d) - x * mean_dx) * m.inverse_s;
-        }
-      });
+      const Index f = Y.rows();
+      for (Index t = 0; t < Y.cols(); ++t) {
+        const S* const d_out = column(dO, t);
+        S* const dy = column(dY, t);
+        const Token<S> y(column(Y, t), f, norm);
+        Sum<S> sum_d, sum_dx;
+        each_lane<S>(f, [&](auto at) {
+          const auto x = y.x(at), d = y.gamma(at) * at(d_out);
+          at.add(d_norm.weight.data(), at(d_out) * x);
+          at.add(d_norm.bias.data(), at(d_out));
+          sum_d += d;
+          sum_dx += d * x;
+        });
+        const S mean_d = y.mean_of(sum_d), mean_dx = y.share * sum_dx.total();
+        each_lane<S>(f, [&](auto at) {
+          const auto d = y.gamma(at) * at(d_out);
+          at.store(dy, (d - mean_d - y.x(at) * mean_dx) * y.inverse_s);
+        });
+      }
     } else {
       dY = dO;
     }
@@ -168,78 +166,96 @@ struct OutputRule {
   }
 
  private:
-  /// mean, 1 / s and 1 / f of the f numbers z.
+  /// z of one token, x, and p = norm(z).
   template <Scalar S>
-  struct Moments {
-    S share, mean, inverse_s;
+  struct Token : Moments<S> {
+    const S *z, *weight, *bias;  // [f]
 
-    explicit Moments(const auto& z) : share(S(1) / static_cast<S>(z.size())) {
-      using std::sqrt;
-      mean = mean_of(z);
-      inverse_s = S(1) / sqrt(share * (z - mean).square().sum() + S(epsilon));
+    Token(const S* numbers, Index f, const HeadNorm<S>& norm)
+        : z(numbers), weight(norm.weight.data()), bias(norm.bias.data()) {
+      if constexpr (has_norm) Moments<S>::operator=(Moments<S>(z, f, epsilon, Norm::centred));
     }
-    /// 0 where the norm is not centred.
-    S mean_of(const auto& numbers) const { return Norm::centred ? share * numbers.sum() : S(0); }
+    auto x(auto at) const { return this->normalize(at(z)); }
+    auto gamma(auto at) const { return at(weight); }
+    auto p(auto at) const {
+      if constexpr (has_norm) {
+        return at(bias) + at(weight) * x(at);
+      } else {
+        return at(z);
+      }
+    }
   };
 
+  /// One token of `gradient_backward`. Forward: p = gamma . x + beta, e = l'(p, t), d = gamma . e,
+  /// m1 = mean(d), m2 = mean(d . x), G = (d - m1 - x m2) / s.  Here g = dG / s.
+  template <Scalar S>
+  static void normed_gradient_backward(Index f, const Token<S>& z, const S* k, const S* v,
+                                       const S* d_gradient, S* dz, S* dk, S* dv,
+                                       HeadNormGradient<S>& d_norm) {
+    Sum<S> sum_d, sum_dx, sum_g, sum_gx;
+    each_lane<S>(f, [&](auto at) {
+      const auto x = z.x(at), g = at(d_gradient) * z.inverse_s;
+      const auto d = z.gamma(at) * slope(z.p(at), target(at, k, v));
+      sum_d += d;
+      sum_dx += d * x;
+      sum_g += g;
+      sum_gx += g * x;
+    });
+    const S m1 = z.mean_of(sum_d), m2 = z.share * sum_dx.total();
+    const S mean_g = z.mean_of(sum_g), mean_gx = z.share * sum_gx.total();
+    Sum<S> sum_gG, sum_dx_, sum_dxx;
+    each_lane<S>(f, [&](auto at) {
+      const auto x = z.x(at), g = at(d_gradient) * z.inverse_s, gamma = z.gamma(at);
+      const auto p = z.p(at), t = target(at, k, v), e = slope(p, t), d = gamma * e;
+      const auto dd = g - mean_g - x * mean_gx, de = gamma * dd, dp = bend(p, t) * de;
+      at.add(d_norm.weight.data(), dd * e + dp * x);
+      at.add(d_norm.bias.data(), dp);
+      add_to_target(at, mixed(p, t) * de, dk, dv);
+      const auto dx = gamma * dp - g * m2 - mean_gx * d;
+      at.store(dz, dx);
+      sum_gG += g * (d - m1 - x * m2);
+      sum_dx_ += dx;
+      sum_dxx += dx * x;
+    });
+    const S ds = -z.inverse_s * sum_gG.total();  // -sum(dG . G) / s
+    const S mean_dx = z.mean_of(sum_dx_), mean_dxx = z.share * sum_dxx.total();
+    each_lane<S>(f, [&](auto at) {
+      const auto x = z.x(at);
+      at.store(dz, (at(dz) - mean_dx - x * mean_dxx) * z.inverse_s + x * (z.share * ds));
+    });
+  }
+
   /// v - k with a residual, else v.
-  static auto target(const auto& k, const auto& v) {
+  template <class S>
+  static auto target(auto at, const S* k, const S* v) {
     if constexpr (residual) {
-      return v - k;
+      return at(v) - at(k);
     } else {
-      return v;
+      return at(v);
     }
   }
-
-  /// norm(z) of one token.
-  template <int width, Scalar S>
-  static auto normed(const auto& z, const HeadNorm<S>& norm) {
-    if constexpr (has_norm) {
-      const Moments<S> m(z);
-      return column<width>(norm.bias, 0) +
-             column<width>(norm.weight, 0) * ((z - m.mean) * m.inverse_s);
-    } else {
-      return z;
-    }
+  template <class S>
+  static void add_to_target(auto at, const auto& dt, S* dk, S* dv) {
+    at.add(dv, dt);
+    if constexpr (residual) at.store(dk, at(dk) - dt);
   }
 
-  /// Calls `body` with the head width as a constant where it is a usual one: its loops over the
-  /// rows of a token, of a few instructions, then need no code for their ends (twice as fast).
-  template <class Body>
-  static void with_head_width(Index head_width, Body&& body) {
-    if (head_width == 64) {
-      body(std::integral_constant<int, 64>{});
-    } else if (head_width == 32) {
-      body(std::integral_constant<int, 32>{});
-    } else {
-      body(std::integral_constant<int, Eigen::Dynamic>{});
-    }
+  /// The derivatives of the loss.
+  template <class L>
+  static L slope(const L& p, const L& t) {
+    return Loss::slope(p.array(), t.array());
+  }
+  template <class L>
+  static L bend(const L& p, const L& t) {
+    return Loss::bend(p.array(), t.array());
+  }
+  template <class L>
+  static L mixed(const L& p, const L& t) {
+    return Loss::mixed(p.array(), t.array());
   }
 
-  /// The value of an expression in f numbers, where f is a constant; otherwise, since that would
-  /// ask for memory at every token, the expression itself.
-  template <int f>
-  static auto kept(const auto& expression) {
-    if constexpr (f == Eigen::Dynamic) {
-      return expression;
-    } else {
-      return expression.eval();
-    }
-  }
-
-  /// Column t of `tokens` as an array of f numbers.
-  template <int f>
-  static auto column(const auto& tokens, Index t) {
-    using Tensor = std::remove_cvref_t<decltype(tokens)>;
-    using Column = Eigen::Array<typename Tensor::Scalar, f, 1>;
-    return Eigen::Map<const Column>(tokens.data() + t * tokens.outerStride(), tokens.rows());
-  }
-  template <int f>
-  static auto column(auto& tokens, Index t) {
-    using Tensor = std::remove_cvref_t<decltype(tokens)>;
-    using Column = Eigen::Array<typename Tensor::Scalar, f, 1>;
-    return Eigen::Map<Column>(tokens.data() + t * tokens.outerStride(), tokens.rows());
-  }
+  /// Column t of `tokens`, f numbers.
+  static auto column(auto& tokens, Index t) { return tokens.data() + t * tokens.outerStride(); }
 };
 
 /// The published layers: f(k) = k + LN(z), l = 1/2 |f(k) - v|^2.

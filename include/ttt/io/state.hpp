@@ -74,7 +74,7 @@ void save_state(const std::filesystem::path& path, const State& state,
       views.push_back(tensor_view(name, {}, std::span<const Stored>(&number, 1)));
     }
   };
-  detail::visit(add, std::string(), FieldTraits(), state);
+  detail::visit(add, detail::Name(), FieldTraits(), state);
   write_safetensors(
       path, std::move(views),
       {{"kind", "ttt_state"}, {"version", state_file_version}, {"fingerprint", fingerprint}});
@@ -97,7 +97,7 @@ void load_state(const std::filesystem::path& path, State& state, const std::stri
       list.expect(name, {}, std::is_integral_v<T>);
     }
   };
-  detail::visit(expect, std::string(), FieldTraits(), std::as_const(state));
+  detail::visit(expect, detail::Name(), FieldTraits(), std::as_const(state));
   list.check("state");
 
   State loaded = state;
@@ -115,7 +115,7 @@ void load_state(const std::filesystem::path& path, State& state, const std::stri
         raise<std::runtime_error>(concat(path.string(), ": ", name, " is out of range: ", stored));
     }
   };
-  detail::visit(read, std::string(), FieldTraits(), loaded);
+  detail::visit(read, detail::Name(), FieldTraits(), loaded);
   state = std::move(loaded);
 }
 

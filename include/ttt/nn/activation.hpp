@@ -8,6 +8,7 @@
 /// functions. Arguments are matrices of equal shape; outputs must not alias z.
 #pragma once
 
+#include "ttt/core/lanes.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
 
@@ -94,31 +95,42 @@ struct SiLU {
   template <Scalar S>
   static void value(MatrixIn<S> z, MatrixOut<S> a) {
     sigmoid<S>(z, a);
-    a.array() *= z.array();
+    each_entry<S>(a, [&](auto at) { at.store(a, at(a) * at(z)); });
   }
   template <Scalar S>
   static void inner_gradient(MatrixIn<S> z, MatrixOut<S> a, MatrixOut<S> g) {
     sigmoid<S>(z, a);
-    g = a.array() * (S(1) + z.array() * (S(1) - a.array()));  // s' = sigma (1 + z (1 - sigma))
-    a.array() *= z.array();
+    each_entry<S>(a, [&](auto at) {
+      at.store(g, slope<S>(at(z), at(a)));
+      at.store(a, at(a) * at(z));
+    });
   }
   template <Scalar S>
   static void derivative(MatrixIn<S> z, MatrixOut<S> d) {
     sigmoid<S>(z, d);
-    d = d.array() * (S(1) + z.array() * (S(1) - d.array()));
+    each_entry<S>(d, [&](auto at) { at.store(d, slope<S>(at(z), at(d))); });
   }
   template <Scalar S>
   static void outer_gradients(MatrixIn<S> z, MatrixOut<S> d, MatrixOut<S> h) {
     sigmoid<S>(z, d);
-    // s'' = sigma (1 - sigma) (2 + z (1 - 2 sigma))
-    h = d.array() * (S(1) - d.array()) * (S(2) + z.array() * (S(1) - S(2) * d.array()));
-    d = d.array() * (S(1) + z.array() * (S(1) - d.array()));
+    each_entry<S>(d, [&](auto at) {  // s'' = sigma (1 - sigma) (2 + z (1 - 2 sigma))
+      const auto sigma = at(d);
+      at.store(h, sigma * (S(1) - sigma) * (S(2) + at(z) * (S(1) - S(2) * sigma)));
+      at.store(d, slope<S>(at(z), sigma));
+    });
   }
 
   /// sigma(z) = (1 + tanh(z / 2)) / 2, which cannot overflow. `a` may be the memory of z.
   template <Scalar S>
   static void sigmoid(MatrixIn<S> z, MatrixOut<S> a) {
-    a = S(0.5) * ((S(0.5) * z.array()).tanh() + S(1));
+    each_entry<S>(a, [&](auto at) { at.store(a, S(0.5) * (tanh(S(0.5) * at(z)) + S(1))); });
+  }
+
+ private:
+  /// s' = sigma (1 + z (1 - sigma))
+  template <Scalar S>
+  static auto slope(const auto& z, const auto& sigma) {
+    return sigma * (S(1) + z * (S(1) - sigma));
   }
 };
 
@@ -134,7 +146,7 @@ struct GeluTanhWith {
   template <Scalar S>
   static void value(MatrixIn<S> z, MatrixOut<S> a) {
     tanh_u<S>(z, c, a);
-    a = S(0.5) * z.array() * (S(1) + a.array());
+    value_from_tanh<S>(z, a);
   }
 
   template <Scalar S>
@@ -142,15 +154,13 @@ struct GeluTanhWith {
     tanh_u<S>(z, InnerConstants::c, a);
     gradient_from_tanh<S>(z, a, InnerConstants::c, InnerConstants::c3, g);
     if constexpr (InnerConstants::c != c) tanh_u<S>(z, c, a);
-    a = S(0.5) * z.array() * (S(1) + a.array());
+    value_from_tanh<S>(z, a);
   }
 
   template <Scalar S>
   static void derivative(MatrixIn<S> z, MatrixOut<S> d) {
     tanh_u<S>(z, c, d);
-    d = S(0.5) * z.array() * (S(1) - d.array().square()) *
-            (S(c) + S(3 * cubic * c) * z.array().square()) +
-        S(0.5) * (S(1) + d.array());
+    gradient_from_tanh<S>(z, d, c, 3 * cubic * c, d);
   }
 
   template <Scalar S>
@@ -159,27 +169,42 @@ struct GeluTanhWith {
     if constexpr (InnerConstants::c == c) gradient_from_tanh<S>(z, h, c, 3 * cubic * c, d);
     // g = z (1 - t^2) p / 2 + (1 + t) / 2 with t = tanh u, p = c + c3 z^2, so
     // g' = (1 - t^2) [p + u' + z (p' - 2 t u' p)] / 2
-    const auto t = h.array();
-    const auto z2 = z.array().square();
-    const auto p = S(InnerConstants::c) + S(InnerConstants::c3) * z2;
-    const auto du = S(InnerConstants::c) * (S(1) + S(3 * cubic) * z2);
-    h = S(0.5) * (S(1) - t.square()) *
-        (p + du + z.array() * (S(2 * InnerConstants::c3) * z.array() - S(2) * t * du * p));
+    each_entry<S>(h, [&](auto at) {
+      const auto x = at(z), t = at(h), x2 = x * x;
+      const auto p = S(InnerConstants::c) + S(InnerConstants::c3) * x2;
+      const auto du = S(InnerConstants::c) * (S(1) + S(3 * cubic) * x2);
+      at.store(h, S(0.5) * (S(1) - t * t) *
+                      (p + du + x * (S(2 * InnerConstants::c3) * x - S(2) * t * du * p)));
+    });
     if constexpr (InnerConstants::c != c) derivative<S>(z, d);
   }
 
  private:
   template <Scalar S>
   static void tanh_u(MatrixIn<S> z, double scale, MatrixOut<S> t) {
-    t = (z.array() * (S(scale) + S(scale * cubic) * z.array().square())).tanh();
+    const S linear = S(scale), third = S(scale * cubic);
+    each_entry<S>(t, [&](auto at) {
+      const auto x = at(z);
+      at.store(t, tanh(x * (linear + third * (x * x))));
+    });
   }
 
+  /// In: a, tanh u.
+  template <Scalar S>
+  static void value_from_tanh(MatrixIn<S> z, MatrixOut<S> a) {
+    each_entry<S>(a, [&](auto at) { at.store(a, S(0.5) * at(z) * (S(1) + at(a))); });
+  }
+
+  /// g may be the memory of t.
   template <Scalar S>
   static void gradient_from_tanh(MatrixIn<S> z, MatrixIn<S> t, double scale, double scale3,
                                  MatrixOut<S> g) {
-    g = S(0.5) * z.array() * (S(1) - t.array().square()) *
-            (S(scale) + S(scale3) * z.array().square()) +
-        S(0.5) * (S(1) + t.array());
+    const S p_0 = S(scale), p_2 = S(scale3);
+    each_entry<S>(g, [&](auto at) {
+      const auto x = at(z), t_at = at(t);
+      at.store(g,
+               S(0.5) * x * (S(1) - t_at * t_at) * (p_0 + p_2 * (x * x)) + S(0.5) * (S(1) + t_at));
+    });
   }
 };
 

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "ttt/core/check.hpp"
+#include "ttt/core/lanes.hpp"
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
@@ -34,11 +35,12 @@ struct CausalConv {
       for (Index t = begin; t < begin + size; ++t) {
         start(bias, y.col(t));
         for (Index j = 0; j < taps.cols(); ++j)
-          y.col(t).array() += taps.col(j).array() * input(before, x, t + j).array();
+          add_product(x.rows(), taps.col(j).data(), input(before, x, t + j), y.col(t).data());
       }
     });
     // Ascending: a column is read before it is overwritten.
-    for (Index s = 0; s < tail.cols(); ++s) tail.col(s) = input(before, x, s + x.cols());
+    for (Index s = 0; s < tail.cols(); ++s)
+      std::copy_n(input(before, x, s + x.cols()), x.rows(), tail.col(s).data());
   }
 
   /// `tail_before`: as forward found it. d_tail: adjoint of the tail after in, of the tail before
@@ -69,9 +71,10 @@ struct CausalConv {
     eigen_assert(weight.rows() == past + 1 && weight.cols() == x_t.size());
     eigen_assert(tail.rows() == x_t.size() && y_t.size() == x_t.size());
     start(bias, y_t);
-    for (Index j = 0; j < past; ++j)
-      y_t.array() += weight.row(j).transpose().array() * tail.col(j).array();
-    y_t.array() += weight.row(past).transpose().array() * x_t.array();
+    for (Index i = 0; i < x_t.size(); ++i) {
+      for (Index j = 0; j < past; ++j) y_t[i] += weight(j, i) * tail(i, j);
+      y_t[i] += weight(past, i) * x_t[i];
+    }
     for (Index s = 0; s + 1 < past; ++s) tail.col(s) = tail.col(s + 1);
     if (past > 0) tail.col(past - 1) = x_t;
   }
@@ -88,8 +91,13 @@ struct CausalConv {
   }
 
   /// u_s: column s of [tail, x].
-  static auto input(MatrixIn<S> tail, MatrixIn<S> x, Index s) {
-    return s < tail.cols() ? tail.col(s) : x.col(s - tail.cols());
+  static const S* input(MatrixIn<S> tail, MatrixIn<S> x, Index s) {
+    return s < tail.cols() ? tail.col(s).data() : x.col(s - tail.cols()).data();
+  }
+
+  /// y += a o b
+  static void add_product(Index rows, const S* a, const S* b, S* y) {
+    each_lane<S>(rows, [&](auto at) { at.add(y, at(a) * at(b)); });
   }
 
   static void start(VectorIn<S> bias, VectorOut<S> y_t) {
@@ -110,7 +118,7 @@ struct CausalConv {
       du_s.setZero();
     }
     for (Index j = std::max<Index>(0, s - dy.cols() + 1); j <= std::min(s, taps.cols() - 1); ++j)
-      du_s.array() += taps.col(j).array() * dy.col(s - j).array();
+      add_product(du_s.size(), taps.col(j).data(), dy.col(s - j).data(), du_s.data());
   }
 
   static void add_parameter_gradients(MatrixIn<S> dy, MatrixIn<S> x, MatrixIn<S> tail,
@@ -120,7 +128,7 @@ struct CausalConv {
     const auto block = [&](Index begin, Index size, MatrixOut<S> sums) {
       for (Index t = begin; t < begin + size; ++t) {
         for (Index j = 0; j < taps; ++j)
-          sums.col(j).array() += dy.col(t).array() * input(tail, x, t + j).array();
+          add_product(x.rows(), dy.col(t).data(), input(tail, x, t + j), sums.col(j).data());
         if (has_bias) sums.col(taps) += dy.col(t);
       }
     };

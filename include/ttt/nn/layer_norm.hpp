@@ -5,12 +5,11 @@
 ///   dx = r (g - mean(g) - n mean(g o n))     dw = dy o n,  db = dy  (summed over the tokens)
 #pragma once
 
-#include <cmath>
-
 #include "ttt/core/check.hpp"
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/nn/moments.hpp"
 #include "ttt/nn/token_sums.hpp"
 
 namespace ttt {
@@ -39,16 +38,8 @@ struct LayerNorm {
     require_shape("LayerNorm.backward: d_weight", d_weight, x.rows(), 1);
     require_shape("LayerNorm.backward: d_bias", d_bias, x.rows(), 1);
     const auto block = [&](Index begin, Index size, MatrixOut<S> sums) {
-      for (Index t = begin; t < begin + size; ++t) {
-        const Moments moments(x.col(t), epsilon);
-        const auto n = (x.col(t).array() - moments.mean) * moments.inverse_deviation;
-        const auto g = weight.array() * dy.col(t).array();
-        const S mean_g = g.sum() / S(x.rows());
-        const S mean_gn = (g * n).sum() / S(x.rows());
-        dx.col(t).array() = moments.inverse_deviation * (g - mean_g - n * mean_gn);
-        sums.col(0).array() += dy.col(t).array() * n;
-        sums.col(1) += dy.col(t);
-      }
+      for (Index t = begin; t < begin + size; ++t)
+        token_backward(dy.col(t), x.col(t), weight, epsilon, dx.col(t), sums);
     };
     const Matrix<S> sums = sum_over_tokens<S>(x.cols(), x.rows(), 2, block);
     d_weight += sums.col(0);
@@ -60,26 +51,35 @@ struct LayerNorm {
                    VectorOut<S> y_t) {
     eigen_assert(weight.size() == x_t.size() && bias.size() == x_t.size());
     eigen_assert(y_t.size() == x_t.size());
-    const Moments moments(x_t, epsilon);
-    y_t.array() =
-        (x_t.array() - moments.mean) * moments.inverse_deviation * weight.array() + bias.array();
+    const Moments<S> moments(x_t.data(), x_t.size(), epsilon, true);
+    const S *x = x_t.data(), *w = weight.data(), *b = bias.data();
+    S *const y = y_t.data();
+    each_lane<S>(x_t.size(),
+                 [&](auto at) { at.store(y, moments.normalize(at(x)) * at(w) + at(b)); });
   }
 
  private:
-  struct Moments {
-    S mean;
-    S inverse_deviation;
-
-    /// The mean is summed as an expression and not as `x_t.sum()`, which begins at an aligned
-    /// address and so would round differently in different places of memory.
-    Moments(VectorIn<S> x_t, double epsilon) {
-      using std::sqrt;
-      const S share = S(1) / S(x_t.size());
-      mean = (share * x_t.array()).sum();
-      const S variance = share * (x_t.array() - mean).square().sum();
-      inverse_deviation = S(1) / sqrt(variance + S(epsilon));
-    }
-  };
+  /// Adds into the columns of `sums`: dw and db.
+  static void token_backward(VectorIn<S> dy_t, VectorIn<S> x_t, VectorIn<S> weight, double epsilon,
+                             VectorOut<S> dx_t, MatrixOut<S> &sums) {
+    const Index rows = x_t.size();
+    const Moments<S> moments(x_t.data(), rows, epsilon, true);
+    const S *dy = dy_t.data(), *x = x_t.data(), *w = weight.data();
+    S *dx = dx_t.data(), *dw = sums.col(0).data(), *db = sums.col(1).data();
+    Sum<S> sum_g, sum_gn;
+    each_lane<S>(rows, [&](auto at) {
+      const auto n = moments.normalize(at(x)), g = at(w) * at(dy);
+      sum_g += g;
+      sum_gn += g * n;
+      at.add(dw, at(dy) * n);
+      at.add(db, at(dy));
+    });
+    const S mean_g = moments.mean_of(sum_g), mean_gn = moments.share * sum_gn.total();
+    each_lane<S>(rows, [&](auto at) {
+      const auto n = moments.normalize(at(x)), g = at(w) * at(dy);
+      at.store(dx, moments.inverse_s * (g - mean_g - n * mean_gn));
+    });
+  }
 };
 
 }  // namespace ttt

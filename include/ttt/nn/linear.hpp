@@ -58,7 +58,7 @@ struct Linear {
         packed->multiply(x_t.data(), {&product, 1});
       }
     } else {
-      y_t.noalias() = weight.transpose() * x_t;
+      Product<S>::atb_column(weight, x_t, y_t);
     }
   }
 
@@ -80,7 +80,7 @@ struct Linear {
       if (const PackedMatrix* const matrix = find(packed, weight.data())) {
         if constexpr (std::same_as<S, float>) products[count++] = {matrix, y_t.data()};
       } else {
-        y_t.noalias() = weight.transpose() * x_t;
+        Product<S>::atb_column(weight, x_t, y_t);
       }
     }
     if constexpr (std::same_as<S, float>)

@@ -8,18 +8,18 @@
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.5 and appendix A.
 #pragma once
 
+#include <algorithm>
+
 #include "ttt/inner/stages/stage.hpp"
 
 namespace ttt {
 
-template <int Multiple = 1, bool Bias = true>
-struct Affine {
-  static_assert(Multiple > 0, "Affine<m>: the width of a stage is m times that of the head, m > 0");
+namespace detail {
+
+/// What all affine stages have in common, whatever their width: compiled once for a model.
+template <bool Bias>
+struct AffineSweeps {
   static constexpr std::size_t weight_count = 1;
-  static constexpr Index width(Index, Index head_width) { return Multiple * head_width; }
-  static constexpr WeightShape weight_shape(std::size_t, Index in, Index head_width) {
-    return {width(in, head_width), in, Bias};
-  }
 
   static constexpr bool passes_gradient_down(std::size_t, bool learns_below) {
     return learns_below;
@@ -77,7 +77,7 @@ struct Affine {
     for (const auto& carried : at.chunk.carried) {
       ensure_shape(trace.scaled, Y.rows(), n);
       SmallProduct<S>::affine(carried.X.W[at.first], in.B, carried.X.b[at.first], trace.scaled);
-      Y += trace.scaled * carried.read.asDiagonal();
+      add_scaled<S>(trace.scaled, carried.read, Y);
     }
     if (at.chunk.E.size() == 0) return;
     ensure_shape(trace.P, n, n);
@@ -90,7 +90,7 @@ struct Affine {
   template <Scalar S>
   static void carry(std::size_t first, const StageInputs<S>& in, Trace<S>& trace, VectorIn<S> e,
                     auto& X) {
-    trace.scaled.noalias() = in.D_next * e.asDiagonal();
+    scale<S>(in.D_next, e, trace.scaled);
     add_to_weights(trace.scaled, in.A, first, X);
   }
 
@@ -147,8 +147,10 @@ struct Affine {
   static void select_upper(MatrixIn<S> E, const Matrix<S>& P, Matrix<S>& M) {
     ensure_shape(M, P.rows(), P.cols());
     for (Index t = 0; t < P.cols(); ++t) {
-      M.col(t).head(t + 1) = E.col(t).head(t + 1).cwiseProduct(P.col(t).head(t + 1));
-      M.col(t).tail(P.rows() - t - 1).setZero();
+      const S *E_t = column(E, t), *P_t = column(P, t);
+      S* const M_t = column(M, t);
+      each_lane<S>(t + 1, [&](auto at) { at.store(M_t, at(E_t) * at(P_t)); });
+      std::fill(M_t + t + 1, M_t + P.rows(), S(0));
     }
   }
 
@@ -171,10 +173,14 @@ struct Affine {
                             Eigen::Ref<Matrix<S>>& dE) {
     ensure_shape(scratch.dP, P.rows(), P.cols());
     for (Index t = 0; t < P.cols(); ++t) {
-      const auto dM = -scratch.dM.col(t).head(t + 1);
-      dE.col(t).head(t + 1) += dM.cwiseProduct(P.col(t).head(t + 1));
-      scratch.dP.col(t).head(t + 1) = dM.cwiseProduct(E.col(t).head(t + 1));
-      scratch.dP.col(t).tail(P.rows() - t - 1).setZero();
+      const S *E_t = column(E, t), *P_t = column(P, t), *minus_dM = column(scratch.dM, t);
+      S *dE_t = column(dE, t), *dP_t = column(scratch.dP, t);
+      each_lane<S>(t + 1, [&](auto at) {
+        const auto dM = S(0) - at(minus_dM);
+        at.add(dE_t, dM * at(P_t));
+        at.store(dP_t, dM * at(E_t));
+      });
+      std::fill(dP_t + t + 1, dP_t + P.rows(), S(0));
     }
   }
 
@@ -190,10 +196,9 @@ struct Affine {
     for (const auto& written : grad.written) {
       const auto& dX = written.dX.W[at.first];
       SmallProduct<S>::affine(dX, in.A, written.dX.b[at.first], scratch.product);
-      VectorOut<S>(written.d_e) +=
-          in.D_next.cwiseProduct(scratch.product).colwise().sum().transpose();
-      scratch.dDel += scratch.product * written.e.asDiagonal();
-      scratch.scaled.noalias() = in.D_next * written.e.asDiagonal();
+      add_column_dots<S>(in.D_next, scratch.product, written.d_e);
+      add_scaled<S>(scratch.product, written.e, scratch.dDel);
+      scale<S>(in.D_next, written.e, scratch.scaled);
       SmallProduct<S>::add_atb(dX, scratch.scaled, scratch.dA);
     }
   }
@@ -208,8 +213,8 @@ struct Affine {
     const auto& X = carried.X.W[at.first];
     ensure_shape(scratch.product, X.rows(), in.B.cols());
     SmallProduct<S>::affine(X, in.B, carried.X.b[at.first], scratch.product);
-    out.d_read += dY.cwiseProduct(scratch.product).colwise().sum().transpose();
-    scratch.scaled.noalias() = dY * carried.read.asDiagonal();
+    add_column_dots<S>(dY, scratch.product, out.d_read);
+    scale<S>(dY, carried.read, scratch.scaled);
     SmallProduct<S>::add_atb(X, scratch.scaled, scratch.dB);
     add_to_weights(scratch.scaled, in.B, at.first, out.dX);
   }
@@ -218,8 +223,43 @@ struct Affine {
   template <Scalar S>
   static void add_to_weights(const Matrix<S>& dZ, MatrixIn<S> A, std::size_t first, auto& dW) {
     SmallProduct<S>::add_abt(dZ, A, dW.W[first]);
-    if (Bias && dZ.cols() == 1) dW.b[first] += dZ.col(0);  // a step is up to 4 % faster so
-    if (Bias && dZ.cols() > 1) dW.b[first] += dZ.rowwise().sum();
+    S* const db = dW.b[first].data();
+    for (Index t = 0; Bias && t < dZ.cols(); ++t)
+      each_lane<S>(dZ.rows(), [&](auto at) { at.add(db, at(column(dZ, t))); });
+  }
+
+  /// scaled = X diag(e)
+  template <Scalar S>
+  static void scale(MatrixIn<S> X, VectorIn<S> e, Matrix<S>& scaled) {
+    ensure_shape(scaled, X.rows(), X.cols());
+    each_entry<S>(scaled, [&](auto at) { at.store(scaled, at(X) * e[at.column]); });
+  }
+  /// Y += X diag(e)
+  template <Scalar S>
+  static void add_scaled(MatrixIn<S> X, VectorIn<S> e, Matrix<S>& Y) {
+    each_entry<S>(Y, [&](auto at) { at.store(Y, at(Y) + at(X) * e[at.column]); });
+  }
+  /// d(t) += A(:, t) . B(:, t)
+  template <Scalar S>
+  static void add_column_dots(MatrixIn<S> A, MatrixIn<S> B, VectorOut<S> d) {
+    for (Index t = 0; t < d.size(); ++t) {
+      Sum<S> dot;
+      each_lane<S>(A.rows(), [&](auto at) { dot += at(column(A, t)) * at(column(B, t)); });
+      d[t] += dot.total();
+    }
+  }
+
+  static auto column(auto& tokens, Index t) { return tokens.data() + t * tokens.outerStride(); }
+};
+
+}  // namespace detail
+
+template <int Multiple = 1, bool Bias = true>
+struct Affine : detail::AffineSweeps<Bias> {
+  static_assert(Multiple > 0, "Affine<m>: the width of a stage is m times that of the head, m > 0");
+  static constexpr Index width(Index, Index head_width) { return Multiple * head_width; }
+  static constexpr WeightShape weight_shape(std::size_t, Index in, Index head_width) {
+    return {width(in, head_width), in, Bias};
   }
 };
 

@@ -9,9 +9,8 @@
 ///   dA = P(dx) / s + x ds / w
 #pragma once
 
-#include <cmath>
-
 #include "ttt/inner/stages/stage.hpp"
+#include "ttt/nn/moments.hpp"
 
 namespace ttt {
 
@@ -69,15 +68,9 @@ struct NormStage : WithoutWeights {
       return scratch.dD_next;
     }
     jacobian<S>(trace.x, trace.inverse_s, *dD, scratch.dD_next);
-    const S share = S(1) / static_cast<S>(in.A.rows());
-    for (Index t = 0; t < in.A.cols(); ++t) {
-      const auto x = trace.x.col(t), g = dD->col(t);
-      const auto d = in.D_next.col(t);
-      const S inverse_s = trace.inverse_s[t];
-      const S ds = -inverse_s * scratch.dD_next.col(t).dot(d);
-      scratch.dB = -inverse_s * (share * x.dot(d) * g + share * x.dot(g) * d);  // dx
-      scratch.dA.col(t) = inverse_s * project<S>(x, scratch.dB.col(0)) + share * ds * x;
-    }
+    for (Index t = 0; t < in.A.cols(); ++t)
+      token_down_backward<S>(trace.x.col(t), trace.inverse_s[t], in.D_next.col(t), dD->col(t),
+                             scratch.dD_next.col(t), scratch.dA.col(t));
     return scratch.dD_next;
   }
 
@@ -93,32 +86,70 @@ struct NormStage : WithoutWeights {
  private:
   template <Scalar S>
   static void normalize(MatrixIn<S> A, Matrix<S>& x, Vector<S>& inverse_s) {
-    using std::sqrt;
     ensure_shape(x, A.rows(), A.cols());
     if (inverse_s.size() != A.cols()) inverse_s.resize(A.cols());
     for (Index t = 0; t < A.cols(); ++t) {
-      const S mean = Centred ? A.col(t).mean() : S(0);
-      x.col(t) = A.col(t).array() - mean;
-      inverse_s[t] = S(1) / sqrt(x.col(t).squaredNorm() / static_cast<S>(A.rows()) + S(epsilon));
-      x.col(t) *= inverse_s[t];
+      const S* const a = A.col(t).data();
+      S* const x_t = x.col(t).data();
+      const Moments<S> moments(a, A.rows(), epsilon, Centred);
+      each_lane<S>(A.rows(), [&](auto at) { at.store(x_t, moments.normalize(at(a))); });
+      inverse_s[t] = moments.inverse_s;
     }
   }
 
-  /// P(d) = d - mean(d) - x mean(x . d), without mean(d) where nothing is centred.
+  /// mean(d), 0 where nothing is centred, and mean(x . d), for P(d) = d - mean(d) - x mean(x . d).
   template <Scalar S>
-  static auto project(const auto& x, const auto& d) {
-    const S share = S(1) / static_cast<S>(x.size());
-    const S mean = Centred ? share * d.sum() : S(0), along = share * x.dot(d);
-    return (d.array() - mean - x.array() * along).matrix();
-  }
+  struct Projection {
+    S mean = S(0), along;
+
+    Projection(Index rows, const S* x, const S* d) {
+      const S share = S(1) / static_cast<S>(rows);
+      Sum<S> sum, sum_xd;
+      each_lane<S>(rows, [&](auto at) {
+        sum += at(d);
+        sum_xd += at(x) * at(d);
+      });
+      if (Centred) mean = share * sum.total();
+      along = share * sum_xd.total();
+    }
+    auto operator()(const auto& x, const auto& d) const { return d - mean - x * along; }
+  };
 
   /// Column by column J d = P(d) / s.
   template <Scalar S>
   static void jacobian(const Matrix<S>& x, const Vector<S>& inverse_s, MatrixIn<S> d,
                        Matrix<S>& result) {
     ensure_shape(result, d.rows(), d.cols());
-    for (Index t = 0; t < d.cols(); ++t)
-      result.col(t) = inverse_s[t] * project<S>(x.col(t), d.col(t));
+    for (Index t = 0; t < d.cols(); ++t) {
+      const S *x_t = x.col(t).data(), *d_t = d.col(t).data();
+      S* const result_t = result.col(t).data();
+      const Projection<S> P(d.rows(), x_t, d_t);
+      each_lane<S>(d.rows(),
+                   [&](auto at) { at.store(result_t, P(at(x_t), at(d_t)) * inverse_s[t]); });
+    }
+  }
+
+  /// dA of one token, from dD and from dD_next = J dD.
+  template <Scalar S>
+  static void token_down_backward(VectorIn<S> x_t, S inverse_s, VectorIn<S> D_next, VectorIn<S> dD,
+                                  VectorIn<S> dD_next, VectorOut<S> dA_t) {
+    const Index rows = x_t.size();
+    const S *x = x_t.data(), *d = D_next.data(), *g = dD.data(), *jg = dD_next.data();
+    S* const dA = dA_t.data();
+    const S share = S(1) / static_cast<S>(rows);
+    Sum<S> sum_xd, sum_xg, sum_jgd;
+    each_lane<S>(rows, [&](auto at) {
+      sum_xd += at(x) * at(d);
+      sum_xg += at(x) * at(g);
+      sum_jgd += at(jg) * at(d);
+    });
+    const S m = share * sum_xd.total(), mean_xg = share * sum_xg.total();
+    const S ds = -inverse_s * sum_jgd.total();
+    each_lane<S>(rows,
+                 [&](auto at) { at.store(dA, (at(g) * m + at(d) * mean_xg) * -inverse_s); });  // dx
+    const Projection<S> P(rows, x, dA);
+    each_lane<S>(
+        rows, [&](auto at) { at.store(dA, P(at(x), at(dA)) * inverse_s + at(x) * (share * ds)); });
   }
 };
 
