@@ -45,8 +45,8 @@ struct InnerRate {
 
   /// One token: x_t [D], r_t [H].
   static void step(VectorIn<S> x_t, MatrixIn<S> a, MatrixIn<S> c, VectorOut<S> r_t) {
-    r_t.noalias() = a.transpose() * x_t;
-    r_t += c.transpose();
+    Product<S>::atb_column(a, x_t, r_t);
+    for (Index h = 0; h < r_t.size(); ++h) r_t[h] += c(0, h);
   }
 };
 

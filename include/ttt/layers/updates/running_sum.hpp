@@ -7,6 +7,7 @@
 /// Source: Sun et al. 2024 (arXiv 2407.04620), section 2.4, and the official code.
 #pragma once
 
+#include "ttt/core/product.hpp"
 #include "ttt/inner/chunk.hpp"
 #include "ttt/inner/online_step.hpp"
 #include "ttt/layers/ttt_piece.hpp"
@@ -46,7 +47,7 @@ struct RunningSum {
   static void prepare(const TTTPiece& piece, const PieceRates<S>& rates, Scratch& scratch) {
     if constexpr (learns_first) {
       ensure_shape(scratch.E, piece.size, piece.size);
-      scratch.E.noalias() = rates.theta * rates.tau.transpose();
+      for (Index t = 0; t < piece.size; ++t) scratch.E.col(t) = rates.tau[t] * rates.theta;
     }
     scratch.read = -rates.tau;
     scratch.e = rates.theta;
@@ -99,8 +100,8 @@ struct RunningSum {
                              Scratch& scratch) {
     if (piece.offset == 0) set_zero(d_carried.sums.head(h));
     if constexpr (learns_first) {
-      d.d_theta.noalias() = dE * rates.tau;
-      d.d_tau.noalias() = dE.transpose() * rates.theta;
+      Product<S>::ab_column(dE, rates.tau, d.d_theta);
+      Product<S>::atb_column(dE, rates.theta, d.d_tau);
       if (piece.offset > 0) d.d_tau -= scratch.d_read;
     }
     if (piece.ends_mini_batch) {
