@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Seconds that a program takes to compile which includes one layer, or the whole library: processor
-# time, which other programs hardly change, the best of three.
+# Seconds that a program takes to compile which uses one layer, of a header of its own or of the whole
+# library, or trains an inner model of its own: processor time, which other programs hardly change,
+# the best of three.
 #
 #   bench/compile_time.sh
-#   bench/compile_time.sh --limit-one-layer 15 --limit-umbrella 15   exit code 1 where it takes longer
+#   bench/compile_time.sh --limit-one-layer 15 --limit-umbrella 15 --limit-own-stack 20
+#                         exit code 1 where it takes longer
 #
 # --eigen DIR   the folder that holds Eigen/Core (that of the system)
 # CXX           the compiler (g++)
@@ -13,7 +15,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export CCACHE_DISABLE=1 LC_ALL=C
 CXX="${CXX:-g++}"
 read -ra flags <<<"${CXXFLAGS:--O2}"
-eigen=/usr/include/eigen3 limit_one_layer="" limit_umbrella=""
+eigen=/usr/include/eigen3 limit_one_layer="" limit_umbrella="" limit_own_stack=""
 
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -21,7 +23,7 @@ while [ $# -gt 0 ]; do
       sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
       exit 0
       ;;
-    --limit-one-layer | --limit-umbrella | --eigen)
+    --limit-one-layer | --limit-umbrella | --limit-own-stack | --eigen)
       if [ $# -lt 2 ]; then
         echo "error: $1 needs a value" >&2
         exit 2
@@ -40,12 +42,12 @@ done
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-# compile HEADER prints the least processor time of three compilations of program.cpp with it.
+# compile PROGRAM [HEADER] prints the least processor time of three compilations.
 compile() {
   local TIMEFORMAT='%U %S'
   for _ in 1 2 3; do
     { time "$CXX" -std=c++20 "${flags[@]}" -I"$root/include" -isystem "$eigen" \
-      "-DTTT_HEADER=<$1>" -c "$root/bench/compile_time/program.cpp" \
+      ${2:+"-DTTT_HEADER=<$2>"} -c "$root/bench/compile_time/$1.cpp" \
       -o "$work/out.o" 2>"$work/errors"; } 2>&1 || {
       cat "$work/errors" >&2
       return 1
@@ -54,21 +56,22 @@ compile() {
 }
 
 result=0
-# report HEADER LIMIT
+# report NAME LIMIT PROGRAM [HEADER]
 report() {
-  local seconds
-  seconds="$(compile "$1")"
-  if [ -n "$2" ] && awk "BEGIN { exit !($seconds > $2) }"; then
-    printf '%-28s %6.2f s, over the limit of %s s\n' "$1" "$seconds" "$2"
+  local name="$1" limit="$2" seconds
+  seconds="$(compile "${@:3}")"
+  if [ -n "$limit" ] && awk "BEGIN { exit !($seconds > $limit) }"; then
+    printf '%-28s %6.2f s, over the limit of %s s\n' "$name" "$seconds" "$limit"
     result=1
   else
-    printf '%-28s %6.2f s\n' "$1" "$seconds"
+    printf '%-28s %6.2f s\n' "$name" "$seconds"
   fi
 }
 
 "$CXX" --version | sed -n 1p
 echo "$CXX -std=c++20 ${flags[*]}"
-report ttt/layers/ttt_linear.hpp "$limit_one_layer"
-report ttt/ttt.hpp "$limit_umbrella"
-report ttt/precompiled.hpp ""
+report "one layer" "$limit_one_layer" one_layer ttt/layers/ttt_linear.hpp
+report "one layer, all headers" "$limit_umbrella" one_layer ttt/ttt.hpp
+report "one layer, precompiled" "" one_layer ttt/precompiled.hpp
+report "own stack, with training" "$limit_own_stack" own_stack
 exit $result

@@ -3,18 +3,22 @@
 // What the model has read is its state, of fixed size but with full attention; with --save-state it
 // goes to a file, and --load-state goes on from there exactly as if the program had never stopped.
 // The weights are read from memory once for each byte, which takes most of the time of a large
-// model: --weights bf16 and int8 round them to a half and a quarter of the bytes.
+// model: --weights bf16 and int8 round them to a half and a quarter of the bytes. What the rounding
+// costs, --score tells: the bits that the model needs for each byte of a text.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <cstdio>
 #include <exception>
 #include <iostream>
 #include <map>
+#include <numbers>
 #include <optional>
 
 #include "perplexity/models.hpp"
 #include "support/format.hpp"
+#include "support/text.hpp"
 #include "support/threads.hpp"
 #include "ttt/io/state.hpp"
 #include "ttt/lm/generation.hpp"
@@ -24,7 +28,7 @@ namespace {
 using ttt::examples::LoadedModel, ttt::examples::Model;
 
 struct Options {
-  std::string checkpoint, prompt, save_state, load_state;
+  std::string checkpoint, prompt, score, save_state, load_state;
   std::int64_t bytes = 400;
   std::optional<std::uint64_t> seed;
   std::string weights = "float";
@@ -65,6 +69,32 @@ void write_bytes(const Model& model, const Options& options, ttt::Generation<Mod
             << '\n';
 }
 
+std::vector<std::int32_t> tokens_of(std::string_view bytes) {
+  std::vector<std::int32_t> tokens;
+  for (const char c : bytes) tokens.push_back(static_cast<unsigned char>(c));
+  return tokens;
+}
+
+/// Prints the mean of -log2 p(byte | all before) over the bytes of a file. The first one counts if
+/// something was read before it.
+void print_score(const Model& model, const std::string& path, ttt::Generation<Model>& text,
+                 Model::Workspace& workspace, const ttt::RunOptions& run_options) {
+  constexpr std::size_t tile = 2048;
+  auto tokens = tokens_of(ttt::examples::read_documents({path}).at(0).bytes);
+  if (text.last >= 0) tokens.insert(tokens.begin(), text.last);
+  ttt::require(tokens.size() > 1, path, " has one byte, expected one more or a prompt before it");
+  const std::size_t predicted = tokens.size() - 1;
+  double nats = 0;
+  for (std::size_t begin = 0; begin < predicted; begin += tile) {
+    const std::size_t size = std::min(tile, predicted - begin);
+    const Model::Tokens read(&tokens[begin], size), next(&tokens[begin + 1], size);
+    nats += model.loss(read, next, text.state, workspace, run_options);
+  }
+  text.last = tokens.back();
+  std::printf("%.6f bits per byte over %zu bytes\n",
+              nats / std::numbers::ln2 / static_cast<double>(predicted), predicted);
+}
+
 void run(const Options& options) {
   const int threads = ttt::examples::use_threads(options.threads);
   LoadedModel checkpoint = ttt::examples::load_checkpoint(options.checkpoint);
@@ -85,10 +115,12 @@ void run(const Options& options) {
   }
   if (options.seed) text.random_seed = *options.seed;
   auto workspace = model.workspace(1);
-  std::vector<std::int32_t> prompt;
-  for (const char c : options.prompt) prompt.push_back(static_cast<unsigned char>(c));
-  ttt::append(model, prompt, text, workspace, run_options);
-  write_bytes(model, options, text, workspace, run_options);
+  ttt::append(model, tokens_of(options.prompt), text, workspace, run_options);
+  if (options.score.empty()) {
+    write_bytes(model, options, text, workspace, run_options);
+  } else {
+    print_score(model, options.score, text, workspace, run_options);
+  }
   if (options.save_state.empty()) return;
   ttt::save_state(options.save_state, text, name);
   std::cerr << "saved the state in " << options.save_state << '\n';
@@ -105,6 +137,9 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
       ->required();
   app.add_option("--prompt", options.prompt, "Text that the model reads before it writes");
   app.add_option("--bytes", options.bytes, "How many bytes to write")->capture_default_str();
+  app.add_option("--score", options.score,
+                 "Write nothing: print how many bits the model needs for each byte of this FILE")
+      ->option_text("FILE");
   auto& sampling = options.sampling;
   app.add_option("--temperature", sampling.temperature,
                  "Divides the logits: below 1 bolder, 0 always the likeliest byte")
@@ -130,7 +165,7 @@ std::optional<int> parse(int argc, char** argv, Options& options) {
     app.parse(argc, argv);
     sampling.validate();
     ttt::require(options.bytes >= 0, "--bytes is ", options.bytes, ", expected 0 or more");
-    ttt::require(!options.prompt.empty() || !options.load_state.empty(),
+    ttt::require(!options.prompt.empty() || !options.load_state.empty() || !options.score.empty(),
                  "there is nothing to go on from: give --prompt TEXT or --load-state FILE");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;

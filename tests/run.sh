@@ -82,6 +82,7 @@ run_kernels() {
   shift
   read -ra flags <<<"-std=c++20 -O2 -fopenmp -DTTT_USE_OPENMP=1 $flag $(pkg-config --cflags eigen3 gtest_main)"
   read -ra libraries <<<"$(pkg-config --libs gtest_main)"
+  [ "$flag" != -DEIGEN_USE_BLAS ] || libraries+=(-lopenblas)
   rm -rf "$folder"
   mkdir -p "$folder"
   ( # each source makes an object of its own name here
@@ -95,7 +96,7 @@ run_kernels() {
     fail "the kernels do not compile with $flag"
     return 0
   }
-  "$folder/kernels" --gtest_brief=1 2>&1 | tee "$log" || fail "kernels compiled with $flag"
+  OPENBLAS_NUM_THREADS=1 "$folder/kernels" --gtest_brief=1 2>&1 | tee "$log" || fail "kernels compiled with $flag"
   good="$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")"
   none="$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log")"
   passed=$((passed + ${good:-0})) skipped=$((skipped + ${none:-0}))
@@ -119,7 +120,7 @@ if [ "$full" = no ]; then
   round "tests"
   build dev ttt_tests -DTTT_BUILD_BENCH=OFF && run_tests dev --label-exclude 'slow|package'
 else
-  need_packages libbenchmark-dev pkg-config=pkg-config python3-pip
+  need_packages libbenchmark-dev libopenblas-dev pkg-config=pkg-config python3-pip
   need_build_tools clang++
   need_packages libclang-rt-dev # the sanitizers' runtime
 
@@ -135,10 +136,11 @@ else
     fail "Eigen 5.0.1 could not be fetched"
   fi
 
-  round "kernels for other processors"
+  round "kernels for other processors, and with BLAS"
   packed=(nn/decode_weights nn/packed_matrix) # what the compiler's vector types are for
   kernels=(core/small_product core/product)
   run_kernels -DTTT_WITHOUT_VECTOR_TYPES "${packed[@]}"
+  run_kernels -DEIGEN_USE_BLAS "${kernels[@]}"
   if has avx2 bmi2 fma; then
     run_kernels -march=x86-64-v3 "${packed[@]}" "${kernels[@]}"
   else

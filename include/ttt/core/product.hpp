@@ -82,12 +82,10 @@ struct Product {
     eigen::gemm_blocking_space<Eigen::ColMajor, S, S, Eigen::Dynamic, Eigen::Dynamic,
                                Eigen::Dynamic>
         blocking(C.rows(), C.cols(), depth, 1, true);
-    eigen::general_matrix_matrix_product<Index, S, order_A, false, S, order_B, false,
-                                         Eigen::ColMajor, 1>::run(C.rows(), C.cols(), depth,
-                                                                  A.data(), A.outerStride(),
-                                                                  B.data(), B.outerStride(),
-                                                                  C.data(), 1, C.outerStride(),
-                                                                  sign, blocking);
+    using Kernel = eigen::general_matrix_matrix_product<Index, S, order_A, false, S, order_B, false,
+                                                        Eigen::ColMajor, 1>;
+    Kernel::run(C.rows(), C.cols(), depth, A.data(), A.outerStride(), B.data(), B.outerStride(),
+                C.data(), 1, C.outerStride(), sign, blocking, nullptr);
   }
 
   /// y = A x, A [rows, cols]
