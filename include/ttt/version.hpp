@@ -3,5 +3,5 @@
 #pragma once
 
 #define TTT_VERSION_MAJOR 0
-#define TTT_VERSION_MINOR 5
+#define TTT_VERSION_MINOR 6
 #define TTT_VERSION_PATCH 0
