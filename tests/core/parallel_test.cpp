@@ -115,6 +115,20 @@ TEST(ParallelTest, LoopsInsideLoopsAreSerial) {
   });
 }
 
+TEST(ParallelTest, ASerialScopeKeepsItsThread) {
+  with_threads(3, [] {
+    const Index before = available_threads();
+    {
+      const SerialScope outer;
+      { const SerialScope inner; }
+      EXPECT_EQ(available_threads(), 1);
+      const auto caller = std::this_thread::get_id();
+      parallel_for(8, [&](Index) { EXPECT_EQ(std::this_thread::get_id(), caller); });
+    }
+    EXPECT_EQ(available_threads(), before);
+  });
+}
+
 TEST(ParallelTest, BlocksCoverTheRangeAndDoNotDependOnThreads) {
   for (const Index count : {0, 1, 63, 64, 65, 200})
     for (const int threads : {1, 2, 3})

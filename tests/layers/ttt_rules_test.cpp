@@ -2,6 +2,8 @@
 // ttt_rules_loop_test.cpp; here any split, threads, memory, saved states.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "layers/ttt_cases.hpp"
 
 namespace ttt::test {
@@ -99,6 +101,34 @@ TEST(TTTRulesTest, ABrokenTokenReachesAnswersAtTheBorder) {
       EXPECT_LE(relative_error(whole.col(t), stepped.col(t)), tolerance::stream<double>);
     }
   }
+}
+
+struct Orthogonal : Unscaled {
+  static constexpr NewtonSchulzDirection direction{};
+  static constexpr AnswerThenLearn schedule{};
+};
+/// Its products at a border are large enough for threads.
+TEST(TTTRulesTest, LargeProductsAtABorderStartNoThreadsAndAllocateNothing) {
+  const std::filesystem::path tasks = "/proc/self/task";
+  if (!std::filesystem::exists(tasks)) GTEST_SKIP() << "needs Linux, which lists threads";
+  const auto threads_alive = [&] {
+    return std::distance(std::filesystem::directory_iterator(tasks), {});
+  };
+  using Model = Stack<Affine<4>, SiLU, Affine<>>;
+  const TTTLayer<float, Model, Orthogonal> layer({.width = 64, .mini_batch = 4});
+  auto state = layer.initial_state();
+  auto workspace = [&] {
+    const ThreadCount one(1);
+    return layer.workspace(1);
+  }();
+  Vector<float> x = Vector<float>::Ones(64), y = x;
+  const ThreadCount three(3);
+  const auto alive = threads_alive();
+  const AllocationCounter counter;
+  for (int t = 0; t < 9; ++t) layer.step(x, state, y, workspace);
+  EXPECT_EQ(counter.count(), 0u);
+  EXPECT_EQ(threads_alive(), alive);
+  EXPECT_TRUE(y.allFinite());
 }
 
 // What a configuration cannot ask of a rule or an inner model.

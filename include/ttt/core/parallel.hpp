@@ -15,10 +15,27 @@
 
 namespace ttt {
 
-/// Threads that a parallel loop may use from here: 1 in a serial build and inside a parallel loop.
+/// While one lives, the parallel loops of its thread run on that thread alone: real-time code must
+/// wait for no other.
+class SerialScope {
+ public:
+  SerialScope() : outer_(inside_) { inside_ = true; }
+  ~SerialScope() { inside_ = outer_; }
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+
+  static bool is_inside() { return inside_; }
+
+ private:
+  static inline thread_local constinit bool inside_ = false;
+  bool outer_;
+};
+
+/// Threads that a parallel loop may use from here: 1 in a serial build, inside a parallel loop and
+/// inside a SerialScope.
 inline Index available_threads() {
 #if defined(TTT_USE_OPENMP) && TTT_USE_OPENMP
-  return omp_in_parallel() ? 1 : omp_get_max_threads();
+  return SerialScope::is_inside() || omp_in_parallel() ? 1 : omp_get_max_threads();
 #else
   return 1;
 #endif

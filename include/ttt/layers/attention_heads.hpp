@@ -251,7 +251,11 @@ class AttentionHeads {
       auto p_j = p.col(j).segment(seen.begin - keys.begin, seen.size()).array();
       auto ds_j = ds.col(j).segment(seen.begin - keys.begin, seen.size()).array();
       p_j = (p_j - scratch.log_sum_exp[place + j]).exp();
-      ds_j = p_j * (ds_j - scratch.delta[place + j]);
+      if (plan.seen(queries.begin + j).size() > 1) {
+        ds_j = p_j * (ds_j - scratch.delta[place + j]);
+      } else {
+        ds_j.setZero();  // exactly: p = 1, whatever the score of the only key
+      }
     }
     const ColumnRange all = plan.seen_by_all(queries, keys);
     if (!all.empty()) {

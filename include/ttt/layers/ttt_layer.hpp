@@ -127,7 +127,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     return {};
   }
 
-  /// One token: x_t, y_t [D]. Allocates nothing, starts no thread (but those that
+  /// One token: x_t, y_t [D]. Allocates nothing (but for products of matrices at a border, where a
+  /// rule's direction has them and heads are wider than 128), starts no thread (but those that
   /// `options.decode_weights` has); `check(state)` is the caller's.
   void step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspace& workspace,
             const RunOptions& options = {}) const;
@@ -269,6 +270,7 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     const TTTPiece piece{0, 0, 1, place, place + 1 == mini_batch()};
     const S decay = Heads::read_rates(piece, h, w.tau, w.token, w.step_head.rates);
+    const SerialScope alone;  // directions may have large products
     for (int i = 0; i < Rule::inner_steps; ++i)
       Heads(config_, parameters_)
           .forward_piece(piece, h, decay, head(w.k), head(w.q), head(w.v), head(w.z), state,
