@@ -132,6 +132,17 @@ inline TapeNumber log(const TapeNumber& a) {
   return Tape::record(std::log(a.value), a, 1 / a.value);
 }
 
+inline TapeNumber sin(const TapeNumber& a) {
+  return Tape::record(std::sin(a.value), a, std::cos(a.value));
+}
+inline TapeNumber cos(const TapeNumber& a) {
+  return Tape::record(std::cos(a.value), a, -std::sin(a.value));
+}
+inline TapeNumber tanh(const TapeNumber& a) {
+  const double t = std::tanh(a.value);
+  return Tape::record(t, a, 1 - t * t);
+}
+
 /// Comparisons see values: the derivative is that of the branch taken.
 inline bool operator<(const TapeNumber& a, const TapeNumber& b) { return a.value < b.value; }
 inline bool operator>(const TapeNumber& a, const TapeNumber& b) { return a.value > b.value; }

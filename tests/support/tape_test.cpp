@@ -37,6 +37,9 @@ TEST(Tape, FunctionsOfOneNumber) {
   expect([](const Number& x) { return exp(x); }, a.exp());
   expect([](const Number& x) { return log(x); }, a.inverse());
   expect([](const Number& x) { return sqrt(x); }, 0.5 / a.sqrt());
+  expect([](const Number& x) { return sin(x); }, a.cos());
+  expect([](const Number& x) { return cos(x); }, -a.sin());
+  expect([](const Number& x) { return tanh(x); }, a.cosh().square().inverse());
   expect([](const Number& x) { return 3 - x; }, Matrix<double>::Constant(3, 2, -1));
   expect([](const Number& x) { return -(x + x * x); }, -1 - 2 * a);
   expect([](const Number& x) { return x / (1 + x); }, (1 + a).square().inverse());
