@@ -50,6 +50,10 @@ that depends on what is read.</dd>
 <dd>Long short-term memory (Hochreiter and Schmidhuber 1997): a recurrent layer whose memory is a
 vector, with gates that decide what is kept, added and shown.</dd>
 )html"},
+                                {"linear-attention", R"html(<dt>linear-attention</dt>
+<dd>Attention without its exponential (Katharopoulos et al. 2020): what every byte adds is summed into
+a matrix of fixed size, and nothing is ever forgotten.</dd>
+)html"},
                                 {"hybrid", R"html(<dt>hybrid</dt>
 <dd>Blocks with window attention and with TTT-Linear in turn: one remembers the nearest bytes exactly,
 the other learns from all of them.</dd>

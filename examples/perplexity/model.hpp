@@ -7,6 +7,7 @@
 
 #include "ttt/io/config.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -16,12 +17,14 @@
 namespace ttt::examples {
 
 /// Which mixer a model holds is chosen when it is made. The names are those of `mixer_names`.
-using AnyLanguageModel = LanguageModel<TTTLinear<float>, TTTMLP<float>, Attention<float>,
-                                       Attention<float>, Mamba<float>, LSTM<float>>;
+using AnyLanguageModel =
+    LanguageModel<TTTLinear<float>, TTTMLP<float>, Attention<float>, Attention<float>, Mamba<float>,
+                  LSTM<float>, LinearAttention<float>>;
 
-inline constexpr std::array<std::string_view, 6> mixer_names = {
+inline constexpr std::array<std::string_view, 7> mixer_names = {
     layer_names::ttt_linear,       layer_names::ttt_mlp, layer_names::attention,
-    layer_names::window_attention, layer_names::mamba,   layer_names::lstm};
+    layer_names::window_attention, layer_names::mamba,   layer_names::lstm,
+    layer_names::linear_attention};
 
 /// The same model with functions that are compiled in one place: to compile the forward and
 /// backward of all layers takes a minute, which each file that calls them would pay.

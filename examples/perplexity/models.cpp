@@ -65,6 +65,11 @@ const std::vector<LayerKind>& layer_kinds() {
        .description = "LSTM between the norms and feed-forward parts of a Transformer",
        .mixers = {lstm},
        .learning_rate = 8e-3},
+      {.name = "linear-attention",
+       .backbone = "transformer",
+       .description = "Linear attention, features elu + 1, normalized (Katharopoulos et al. 2020)",
+       .mixers = {linear_attention},
+       .learning_rate = 4e-3},
       {.name = "hybrid",
        .backbone = "transformer",
        .description = "Window attention and TTT-Linear in turn",
@@ -109,8 +114,13 @@ Model::Config config_with(const LayerKind& kind, const Options& options, Index i
   config.trunk.block.intermediate = intermediate;
   config.trunk.block.pre_conv = kind.mamba_backbone;
   config.trunk.block.rms_norm_epsilon = has_feed_forward(kind) ? 1e-6 : 1e-5;
-  config.trunk.mixers = {
-      ttt, ttt, attention, window, MambaConfig{.width = width}, LSTMConfig{.width = width}};
+  config.trunk.mixers = {ttt,
+                         ttt,
+                         attention,
+                         window,
+                         MambaConfig{.width = width},
+                         LSTMConfig{.width = width},
+                         LinearAttentionConfig{.width = width, .heads = options.heads}};
   for (Index i = 0; i < config.trunk.depth; ++i)
     config.trunk.layer_types.push_back(
         mixer_index(kind.mixers[static_cast<std::size_t>(i) % kind.mixers.size()]));
@@ -179,8 +189,8 @@ nlohmann::json read_json(const std::filesystem::path& path) {
 Model::Config config_from(const nlohmann::json& json) {
   const Model::Config config =
       language_model_config_from_json<TTTLinear<float>, TTTMLP<float>, Attention<float>,
-                                      Attention<float>, Mamba<float>, LSTM<float>>(json,
-                                                                                   mixer_names);
+                                      Attention<float>, Mamba<float>, LSTM<float>,
+                                      LinearAttention<float>>(json, mixer_names);
   require(config.vocabulary == 256, "the configuration's 'vocab_size' is ", config.vocabulary,
           ", expected 256: these are models of bytes");
   return config;

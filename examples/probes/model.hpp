@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/ttt_linear.hpp"
 #include "ttt/lm/language_model.hpp"
 
@@ -37,6 +38,7 @@ using NoLayerNorm = StackOf<OutputRule<NoNorm, SquaredError, true>, Affine<>>;
 using NoResidual = StackOf<OutputRule<LayerNormTop, SquaredError, false>, Affine<>>;
 
 using PublishedLayer = TTTLinear<float>;
+using NormalizedAttentionLayer = LinearAttention<float>;
 using LinearAttentionLayer = TTTLayer<float, PlainStack<LinearMap<>>, Constant>;
 using ConstantLayer = TTTLayer<float, LinearModel, Constant>;
 using NoLayerNormLayer = TTTLayer<float, NoLayerNorm>;
@@ -50,6 +52,7 @@ using StepsLayer = TTTLayer<float, LinearModel, Steps<n>>;
 /// Names of the model's mixers, in their order.
 enum class Layer : std::size_t {
   published,
+  normalized_attention,
   linear_attention,
   constant,
   no_layer_norm,
@@ -62,8 +65,9 @@ enum class Layer : std::size_t {
   eight_steps
 };
 
-using Model = LanguageModel<PublishedLayer, LinearAttentionLayer, ConstantLayer, NoLayerNormLayer,
-                            NoResidualLayer, NoTokenFactorsLayer, MomentumLayer, ForgettingLayer,
-                            StepsLayer<2>, StepsLayer<4>, StepsLayer<8>>;
+using Model =
+    LanguageModel<PublishedLayer, NormalizedAttentionLayer, LinearAttentionLayer, ConstantLayer,
+                  NoLayerNormLayer, NoResidualLayer, NoTokenFactorsLayer, MomentumLayer,
+                  ForgettingLayer, StepsLayer<2>, StepsLayer<4>, StepsLayer<8>>;
 
 }  // namespace ttt::examples::probes

@@ -37,6 +37,8 @@ void add_table(const Sizes& sizes, std::vector<Row>& rows) {
     row.paper_perplexity = paper_perplexity;
     rows.push_back(row);
   };
+  row.layer = Layer::normalized_attention;
+  add("with normalizer", "linear attention, features elu + 1: no TTT", 15.91);
   row.layer = Layer::linear_attention;
   row.config.base_learning_rate = half;
   row.config.mini_batch = sizes.context;
@@ -104,6 +106,11 @@ void add_probes(const Sizes& sizes, std::vector<Row>& rows) {
   add("8 inner steps", "on each token", layer(Layer::eight_steps), one_step);
 }
 
+void set(TTTConfig& mixer, const TTTConfig& row) { mixer = row; }
+void set(LinearAttentionConfig& mixer, const TTTConfig& row) {
+  mixer = {.width = row.width, .heads = row.heads};
+}
+
 }  // namespace
 
 std::vector<Row> all_rows(const Sizes& sizes) {
@@ -132,7 +139,7 @@ Model::Config model_config(const Row& row, const Sizes& sizes) {
   config.trunk.depth = sizes.depth;
   config.trunk.block = {
       .width = sizes.width, .intermediate = 2 * sizes.width, .pre_conv = row.block_convolution};
-  std::apply([&](auto&... mixer) { ((mixer = row.config), ...); }, config.trunk.mixers);
+  std::apply([&](auto&... mixer) { (set(mixer, row.config), ...); }, config.trunk.mixers);
   config.trunk.layer_types.assign(static_cast<std::size_t>(sizes.depth),
                                   static_cast<std::size_t>(row.layer));
   return config;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -20,6 +21,7 @@
 namespace ttt {
 
 extern template class Attention<float>;
+extern template class LinearAttention<float>;
 extern template class LSTM<float>;
 extern template class Mamba<float>;
 extern template class TTTLayer<float, LinearModel>;

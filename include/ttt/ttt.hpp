@@ -47,6 +47,7 @@
 #include "ttt/inner/update_rule.hpp"
 #include "ttt/layers/attention.hpp"
 #include "ttt/layers/flops.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/sequence_layer.hpp"

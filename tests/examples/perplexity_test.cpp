@@ -26,7 +26,8 @@ using testing::TemporaryFolder;
 using testing::write_bytes;
 
 const std::string all_layers =
-    "ttt-linear,ttt-mlp,ttt-linear-t,ttt-mlp-t,mamba,attention,window-attention,lstm,hybrid";
+    "ttt-linear,ttt-mlp,ttt-linear-t,ttt-mlp-t,mamba,attention,window-attention,lstm,"
+    "linear-attention,hybrid";
 const std::string tiny =
     " --width 16 --depth 2 --heads 2 --context 64 --batch-tokens 128 --window 24";
 

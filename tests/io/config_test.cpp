@@ -6,6 +6,7 @@
 #include "support/temporary_folder.hpp"
 #include "ttt/io/checkpoint.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -17,16 +18,18 @@ namespace {
 using nlohmann::json;
 using testing::message_of;
 
-constexpr std::array<std::string_view, 6> kinds = {
+constexpr std::array<std::string_view, 7> kinds = {
     layer_names::ttt_linear,       layer_names::ttt_mlp, layer_names::attention,
-    layer_names::window_attention, layer_names::mamba,   layer_names::lstm};
-using Config = LanguageModelConfig<TTTLinear<double>, TTTMLP<double>, Attention<double>,
-                                   Attention<double>, Mamba<double>, LSTM<double>>;
+    layer_names::window_attention, layer_names::mamba,   layer_names::lstm,
+    layer_names::linear_attention};
+using Config =
+    LanguageModelConfig<TTTLinear<double>, TTTMLP<double>, Attention<double>, Attention<double>,
+                        Mamba<double>, LSTM<double>, LinearAttention<double>>;
 
 Config read(const json& text) {
   return language_model_config_from_json<TTTLinear<double>, TTTMLP<double>, Attention<double>,
-                                         Attention<double>, Mamba<double>, LSTM<double>>(text,
-                                                                                         kinds);
+                                         Attention<double>, Mamba<double>, LSTM<double>,
+                                         LinearAttention<double>>(text, kinds);
 }
 
 Config model(std::vector<std::size_t> types) {
@@ -45,7 +48,8 @@ Config model(std::vector<std::size_t> types) {
                          attention,
                          window,
                          {.width = 16, .inner_width = 48, .state_size = 5, .dt_rank = 3},
-                         {.width = 16}};
+                         {.width = 16},
+                         {.width = 16, .heads = 4, .normalized = false}};
   return config;
 }
 
@@ -68,7 +72,8 @@ TEST(ConfigTest, EveryKindOfModelComesBackFromItsFile) {
   expect_round_trip(model({2, 2}), "llama");
   expect_round_trip(model({3, 3}), "mistral");
   expect_round_trip(model({5, 5}), "ttt");
-  expect_round_trip(model({3, 0, 5, 2}), "ttt");
+  expect_round_trip(model({6, 6}), "ttt");
+  expect_round_trip(model({3, 0, 5, 2, 6}), "ttt");
   Config mamba = model({4, 4, 4});
   mamba.trunk.block.intermediate = 0;
   mamba.trunk.block.rms_norm_epsilon = 1e-5;
@@ -88,7 +93,7 @@ TEST(ConfigTest, SwitchesOfTTTAreSilentWhereTheySayNothing) {
   Config config = model({0, 1});
   for (const char* key : {"rotary", "learned_initial_weights", "queries_as_keys"})
     EXPECT_FALSE(language_model_config_to_json(config, kinds).contains(key)) << key;
-  auto& [linear, mlp, attention, window, mamba, lstm] = config.trunk.mixers;
+  auto& [linear, mlp, attention, window, mamba, lstm, linear_attention] = config.trunk.mixers;
   linear.rotary = linear.learned_initial_weights = false;
   linear.queries_as_keys = true;
   linear.base_learning_rate = -0.5;
@@ -105,8 +110,8 @@ TEST(ConfigTest, SwitchesOfTTTAreSilentWhereTheySayNothing) {
 }
 
 TEST(ConfigTest, SizesOfTheMixersComeBack) {
-  const Config hybrid = read(language_model_config_to_json(model({2, 3, 4, 0}), kinds));
-  const auto& [linear, mlp, attention, window, mamba, lstm] = hybrid.trunk.mixers;
+  const Config hybrid = read(language_model_config_to_json(model({2, 3, 4, 0, 6}), kinds));
+  const auto& [linear, mlp, attention, window, mamba, lstm, linear_attention] = hybrid.trunk.mixers;
   EXPECT_EQ(linear.heads, 4);
   EXPECT_EQ(linear.mini_batch, 8);
   EXPECT_EQ(linear.base_learning_rate, 0.5);
@@ -119,6 +124,9 @@ TEST(ConfigTest, SizesOfTheMixersComeBack) {
   EXPECT_EQ(mamba.state_size, 5);
   EXPECT_EQ(mamba.rank(), 3);
   EXPECT_EQ(lstm.width, 16);
+  EXPECT_EQ(linear_attention.width, 16);
+  EXPECT_EQ(linear_attention.heads, 4);
+  EXPECT_FALSE(linear_attention.normalized);
 }
 
 TEST(ConfigTest, ReadsWhatTransformersWrites) {

@@ -3,6 +3,7 @@
 
 #include "support/laws.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -18,7 +19,8 @@ struct HybridSizes {
 };
 
 template <class S>
-using HybridTrunk = Trunk<Attention<S>, Attention<S>, TTTLinear<S>, Mamba<S>, LSTM<S>>;
+using HybridTrunk =
+    Trunk<Attention<S>, Attention<S>, TTTLinear<S>, Mamba<S>, LSTM<S>, LinearAttention<S>>;
 
 template <class S>
 struct TestHybrid : HybridTrunk<S> {
@@ -26,8 +28,7 @@ struct TestHybrid : HybridTrunk<S> {
   TestHybrid(const HybridSizes& sizes, Random&& random)
       : HybridTrunk<S>(config_of(sizes), random) {}
 
-  static TrunkConfig<Attention<S>, Attention<S>, TTTLinear<S>, Mamba<S>, LSTM<S>> config_of(
-      const HybridSizes& sizes) {
+  static typename HybridTrunk<S>::Config config_of(const HybridSizes& sizes) {
     const Index width = sizes.block.width;
     const AttentionConfig full{.width = width, .heads = sizes.heads};
     AttentionConfig window = full;
@@ -36,7 +37,8 @@ struct TestHybrid : HybridTrunk<S> {
             sizes.block,
             {full, window,
              TTTConfig{.width = width, .heads = sizes.heads, .mini_batch = sizes.mini_batch},
-             MambaConfig{.width = width, .state_size = 3}, LSTMConfig{width}},
+             MambaConfig{.width = width, .state_size = 3}, LSTMConfig{width},
+             LinearAttentionConfig{width, sizes.heads}},
             sizes.layer_types};
   }
 };
@@ -48,11 +50,12 @@ struct HybridCases {
   static std::vector<LayerCase<HybridSizes>> small() {
     return {
         {"window attention and TTT-Linear", {{.width = 8, .intermediate = 6}, 2, 4, 3, {1, 2}}, 4},
-        {"both attentions, Mamba, LSTM", {{.width = 8}, 2, 4, 3, {0, 3, 1, 4}}, 3}};
+        {"both attentions, Mamba, LSTM", {{.width = 8}, 2, 4, 3, {0, 3, 1, 4}}, 3},
+        {"linear and window attention", {{.width = 8}, 2, 4, 3, {5, 1}}, 3}};
   }
 
   static HybridSizes large() {
-    return {{.width = 64, .intermediate = 96, .pre_conv = true}, 2, 16, 40, {1, 2, 3, 4, 0}};
+    return {{.width = 64, .intermediate = 96, .pre_conv = true}, 2, 16, 40, {1, 2, 3, 4, 0, 5}};
   }
 };
 

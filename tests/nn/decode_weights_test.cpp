@@ -4,6 +4,7 @@
 #include "support/count_allocations.hpp"
 #include "support/layer_cases.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -27,6 +28,7 @@ void each_float_layer(Body&& body) {
   body(TTTLinear<float>(gated));
   body(TTTMLP<float>(ttt));
   body(Attention<float>({.width = 24, .heads = 4, .key_value_heads = 2}));
+  body(LinearAttention<float>({.width = 24, .heads = 3}));
   body(Mamba<float>({.width = 24, .bias = true}));
   body(LSTM<float>(LSTMConfig{24}));
 }

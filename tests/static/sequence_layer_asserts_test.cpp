@@ -2,6 +2,7 @@
 #include <string>
 
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/sequence_layer.hpp"
@@ -175,6 +176,8 @@ struct Declared {
 
 static_assert(SequenceLayer<Declared<Mistake::none>>);
 static_assert(SequenceLayer<Attention<float>> && SequenceLayer<Attention<double>>);
+static_assert(SequenceLayer<LinearAttention<float>> && SequenceLayer<LinearAttention<double>>);
+static_assert(SequenceLayer<LinearAttention<float, NoFeatureMap>>);
 static_assert(SequenceLayer<Mamba<float>> && SequenceLayer<Mamba<double>>);
 static_assert(SequenceLayer<LSTM<float>> && SequenceLayer<LSTM<double>>);
 static_assert(!SequenceLayer<Declared<Mistake::integer_scalar>>);

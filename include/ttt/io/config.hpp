@@ -26,7 +26,8 @@ namespace ttt {
 namespace layer_names {
 inline constexpr std::string_view ttt_linear = "ttt-linear", ttt_mlp = "ttt-mlp",
                                   attention = "attention", window_attention = "window-attention",
-                                  mamba = "mamba", lstm = "lstm";
+                                  linear_attention = "linear-attention", mamba = "mamba",
+                                  lstm = "lstm";
 }  // namespace layer_names
 
 /// "linear" or "mlp".

@@ -1,13 +1,15 @@
 /// @file
 /// Configurations of single layers from and to JSON, with the keys that Hugging Face's
 /// `config.json` has for them: official TTT, Llama and Mistral (attention), Mamba. LSTM has a width
-/// alone. Errors are `std::runtime_error`, one sentence that names the key.
+/// alone, linear attention a key of its own. Errors are `std::runtime_error`, one sentence that
+/// names the key.
 #pragma once
 
 #include <string>
 
 #include "ttt/io/json_value.hpp"
 #include "ttt/layers/attention_types.hpp"
+#include "ttt/layers/linear_attention_types.hpp"
 #include "ttt/layers/lstm_types.hpp"
 #include "ttt/layers/mamba_types.hpp"
 #include "ttt/layers/ttt_types.hpp"
@@ -91,6 +93,18 @@ inline void write_layer_config(const AttentionConfig& config, nlohmann::json& js
   json["rope_theta"] = config.rope_theta;
   json["rope_parameters"] = {{"rope_theta", config.rope_theta}, {"rope_type", "default"}};
   if (config.window > 0) json["sliding_window"] = config.window;
+}
+
+inline void read_layer_config(const nlohmann::json& json, LinearAttentionConfig& config) {
+  using detail::json_value;
+  config.width = json_value<Index>(json, "hidden_size", 2048);
+  config.heads = json_value<Index>(json, "num_attention_heads", 32);
+  config.normalized = json_value(json, "linear_attention_normalized", true);
+}
+
+inline void write_layer_config(const LinearAttentionConfig& config, nlohmann::json& json) {
+  json["num_attention_heads"] = config.heads;
+  json["linear_attention_normalized"] = config.normalized;
 }
 
 inline void read_layer_config(const nlohmann::json& json, MambaConfig& config) {

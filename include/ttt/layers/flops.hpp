@@ -11,6 +11,8 @@
 ///   step      a matrix: W a, W b, R b, Del a'  8 i o; above: W'Del  2 i o
 /// Attention: H heads of width f, each token sees n tokens, on average over T or in its window.
 ///   forward   K'q, V p  4 n H f          backward  scores again, four adjoints  10 n H f
+/// Linear attention: c tokens a chunk. K'Q, V A  4 c f; M Q, V K'  4 f^2 a head; backward
+///   10 c f + 8 f^2; step 4 f^2
 /// Mamba: E channels of N states.  scan: dt A, exp, h, dt u B', h C  7 E N; backward 3 times that
 /// LSTM: 16 D^2, the recurrent half of them one token at a time.
 /// Convolutions, rates, norms, activations and rotations are left out (under 2 % of a layer).
@@ -19,6 +21,7 @@
 #include <algorithm>
 
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_layer.hpp"
@@ -70,6 +73,14 @@ inline Flops flops_per_token(const AttentionConfig& config, Index tokens) {
           projections + 4 * w * rows};
 }
 
+inline Flops flops_per_token(const LinearAttentionConfig& config) {
+  const auto D = static_cast<double>(config.width), f = static_cast<double>(config.head_width());
+  constexpr auto c = static_cast<double>(LinearAttentionChunks::most_tokens);
+  const double projections = 8 * D * D;
+  return {projections + 4 * D * (c + f), 2 * projections + D * (10 * c + 8 * f),
+          projections + 4 * D * f};
+}
+
 inline Flops flops_per_token(const MambaConfig& config) {
   const auto D = static_cast<double>(config.width), E = static_cast<double>(config.inner());
   const auto N = static_cast<double>(config.state_size), R = static_cast<double>(config.rank());
@@ -91,6 +102,10 @@ Flops flops_per_token(const TTTLayer<S, M>& layer, Index) {
 template <Scalar S>
 Flops flops_per_token(const Attention<S>& layer, Index tokens) {
   return flops_per_token(layer.config(), tokens);
+}
+template <Scalar S, class Features>
+Flops flops_per_token(const LinearAttention<S, Features>& layer, Index) {
+  return flops_per_token(layer.config());
 }
 template <Scalar S>
 Flops flops_per_token(const Mamba<S>& layer, Index) {

@@ -25,6 +25,7 @@ int main() {
   return works<ttt::TTTLinear<float>>({.width = 8, .heads = 2}) &&
                  works<ttt::TTTMLP<float>>({.width = 8, .heads = 2}) &&
                  works<ttt::Attention<float>>({.width = 8, .heads = 2}) &&
+                 works<ttt::LinearAttention<float>>({.width = 8, .heads = 2}) &&
                  works<ttt::Mamba<float>>({.width = 8}) && works<ttt::LSTM<float>>({8})
              ? 0
              : 1;
