@@ -11,8 +11,8 @@
 ///   step      a matrix: W a, W b, R b, Del a'  8 i o; above: W'Del  2 i o
 /// Attention: H heads of width f, each token sees n tokens, on average over T or in its window.
 ///   forward   K'q, V p  4 n H f          backward  scores again, four adjoints  10 n H f
-/// Linear attention: c tokens a chunk. K'Q, V A  4 c f; M Q, V K'  4 f^2 a head; backward
-///   10 c f + 8 f^2; step 4 f^2
+/// Linear attention: chunks of c tokens. Of a head: forward K'Q, V A  4 c f; M Q, V K'  4 f^2;
+///   backward the scores again, all adjoints  10 c f + 8 f^2; step 4 f^2
 /// Mamba: E channels of N states.  scan: dt A, exp, h, dt u B', h C  7 E N; backward 3 times that
 /// LSTM: 16 D^2, the recurrent half of them one token at a time.
 /// Convolutions, rates, norms, activations and rotations are left out (under 2 % of a layer).
