@@ -74,6 +74,10 @@ class Lane {
   friend EIGEN_ALWAYS_INLINE Lane operator*(const Lane& a, const Lane& b) {
     return Lane(Eigen::internal::pmul(a.packet_, b.packet_), Done());
   }
+  /// a b + c, rounded once where the processor can.
+  friend EIGEN_ALWAYS_INLINE Lane multiply_add(const Lane& a, const Lane& b, const Lane& c) {
+    return Lane(Eigen::internal::pmadd(a.packet_, b.packet_, c.packet_), Done());
+  }
   friend EIGEN_ALWAYS_INLINE Lane tanh(const Lane& a) { return a.array().tanh(); }
 
  private:
