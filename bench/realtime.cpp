@@ -4,7 +4,8 @@
 /// borders included (every 16th step of a TTT layer moves W; their median stands beside). The
 /// timer's own time is in every figure, and printed. The maximum is the operating system's: a
 /// thread with real-time priority on a core of its own (--core) has few such.
-///   realtime                TTT-Linear, TTT-MLP, LSTM of width 16, 32, 64, 128
+///   realtime                TTT-Linear, TTT-MLP, LSTM of width 16, 32, 64, 128; "-fixed": of a
+///                           width that the type says
 ///   realtime --soak STEPS   all signals that a stream may bring, for hours (support/soak.hpp)
 /// Runs with denormal numbers flushed to zero, as real-time programs do, see --keep-denormals.
 #include <CLI/CLI.hpp>
@@ -20,8 +21,8 @@
 #include "support/rtneural.hpp"
 #include "support/soak.hpp"
 #include "ttt/core/flush_denormals.hpp"
-#include "ttt/layers/lstm.hpp"
-#include "ttt/layers/ttt_linear.hpp"
+#include "ttt/layers/fixed_lstm.hpp"
+#include "ttt/layers/fixed_ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
 
 #if defined(__linux__)
@@ -32,10 +33,11 @@ namespace ttt::bench {
 namespace {
 
 #if defined(TTT_WITH_RTNEURAL)
-const std::vector<std::string> known_layers{"ttt-linear", "ttt-mlp", "lstm", "rtneural-lstm",
-                                            "rtneural-gru"};
+const std::vector<std::string> known_layers{"ttt-linear", "ttt-linear-fixed", "ttt-mlp",     "lstm",
+                                            "lstm-fixed", "rtneural-lstm",    "rtneural-gru"};
 #else
-const std::vector<std::string> known_layers{"ttt-linear", "ttt-mlp", "lstm"};
+const std::vector<std::string> known_layers{"ttt-linear", "ttt-linear-fixed", "ttt-mlp", "lstm",
+                                            "lstm-fixed"};
 #endif
 
 struct Options {
@@ -92,6 +94,18 @@ Timings measure_layer(const typename L::Config& config, std::int64_t steps) {
   });
 }
 
+/// A layer whose type says its sizes.
+template <class Fixed>
+Timings measure_fixed(const typename Fixed::Dynamic::Config& config, std::int64_t steps) {
+  const auto layer = std::make_unique<Fixed>(typename Fixed::Dynamic(config));
+  auto state = layer->initial_state();
+  Index mini_batch = 0;
+  if constexpr (requires { config.mini_batch; }) mini_batch = config.mini_batch;
+  return measure(config.width, steps, mini_batch, [&](VectorIn<float> x, VectorOut<float> y) {
+    layer->step(x.data(), state, y.data());
+  });
+}
+
 #if defined(TTT_WITH_RTNEURAL)
 template <class Peer>
 Timings measure_peer(Index width, std::int64_t steps) {
@@ -100,33 +114,48 @@ Timings measure_peer(Index width, std::int64_t steps) {
     y = Eigen::Map<const Vector<float>>(peer->step(x.data()), width);
   });
 }
+#endif
 
-/// Sizes are part of RTNeural's types: nothing for other widths than these.
-template <template <int> class Peer>
-std::optional<Timings> measure_peer(Index width, std::int64_t steps) {
+/// `body` with the width as a constant. Sizes are part of these types: nothing for other widths.
+template <class Body>
+std::optional<Timings> with_fixed(Index width, Body&& body) {
   switch (width) {
     case 16:
-      return measure_peer<Peer<16>>(width, steps);
+      return body(std::integral_constant<int, 16>());
     case 32:
-      return measure_peer<Peer<32>>(width, steps);
+      return body(std::integral_constant<int, 32>());
     case 64:
-      return measure_peer<Peer<64>>(width, steps);
+      return body(std::integral_constant<int, 64>());
     case 128:
-      return measure_peer<Peer<128>>(width, steps);
+      return body(std::integral_constant<int, 128>());
     default:
       return std::nullopt;
   }
 }
-#endif
 
 /// Nothing where the layer does not exist in that width.
 std::optional<Timings> measure(const std::string& layer, Index width, std::int64_t steps) {
   if (layer == "ttt-linear") return measure_layer<TTTLinear<float>>(ttt_config(width, 1), steps);
   if (layer == "ttt-mlp") return measure_layer<TTTMLP<float>>(ttt_config(width, 0.1), steps);
   if (layer == "lstm") return measure_layer<LSTM<float>>({width}, steps);
+  if (layer == "ttt-linear-fixed")
+    return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
+      constexpr int heads = std::max(n / 64, 1);
+      return measure_fixed<FixedTTTLinear<float, n / heads, heads>>(ttt_config(n, 1), steps);
+    });
+  if (layer == "lstm-fixed")
+    return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
+      return measure_fixed<FixedLSTM<float, n>>({n}, steps);
+    });
 #if defined(TTT_WITH_RTNEURAL)
-  if (layer == "rtneural-lstm") return measure_peer<RTNeuralLSTM>(width, steps);
-  if (layer == "rtneural-gru") return measure_peer<RTNeuralGRU>(width, steps);
+  if (layer == "rtneural-lstm")
+    return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
+      return measure_peer<RTNeuralLSTM<n>>(n, steps);
+    });
+  if (layer == "rtneural-gru")
+    return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
+      return measure_peer<RTNeuralGRU<n>>(n, steps);
+    });
 #endif
   return std::nullopt;
 }
@@ -134,7 +163,7 @@ std::optional<Timings> measure(const std::string& layer, Index width, std::int64
 void measure_all(const Options& options, double nanoseconds_per_tick, double timer) {
   examples::CsvTable csv({"layer", "width", "heads", "steps", "median_ns", "p99_ns", "p99.9_ns",
                           "max_ns", "border_median_ns", "timer_ns"});
-  std::printf("\n%-14s %6s %6s %10s %9s %9s %9s %11s\n", "nanoseconds", "width", "heads", "median",
+  std::printf("\n%-16s %6s %6s %10s %9s %9s %9s %11s\n", "nanoseconds", "width", "heads", "median",
               "p99", "p99.9", "border", "maximum");
   for (const std::string& layer : options.layers) {
     for (const Index width : options.widths) {
@@ -146,7 +175,7 @@ void measure_all(const Options& options, double nanoseconds_per_tick, double tim
       const Index heads = is_ttt ? ttt_config(width, 1).heads : 0;
       const double border = is_ttt ? ns(timings->border.median()) : std::nan("");
       const double maximum = ns(static_cast<double>(all.maximum()));
-      std::printf("%-14s %6td %6s %10.0f %9.0f %9.0f %9s %11.0f\n", layer.c_str(), width,
+      std::printf("%-16s %6td %6s %10.0f %9.0f %9.0f %9s %11.0f\n", layer.c_str(), width,
                   is_ttt ? std::to_string(heads).c_str() : "-", ns(all.median()),
                   ns(all.quantile(0.99)), ns(all.quantile(0.999)),
                   examples::fixed(border, 0).c_str(), maximum);
@@ -161,8 +190,10 @@ void measure_all(const Options& options, double nanoseconds_per_tick, double tim
 bool soak_all(const Options& options, double nanoseconds_per_tick) {
   bool holds = true;
   require(std::any_of(options.layers.begin(), options.layers.end(),
-                      [](const std::string& layer) { return !layer.starts_with("rtneural"); }),
-          "realtime: --soak is for layers of this library, and --layers names none");
+                      [](const std::string& layer) {
+                        return !layer.starts_with("rtneural") && !layer.ends_with("-fixed");
+                      }),
+          "realtime: --soak is for the library's layers of run-time size, and --layers names none");
   for (const std::string& layer : options.layers) {
     for (const Index width : options.widths) {
       const auto run = [&]<class L>(std::type_identity<L>, const typename L::Config& config) {
