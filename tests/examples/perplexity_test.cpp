@@ -127,7 +127,7 @@ TEST(PerplexityProgramTest, ComparesAllLayersAndWritesItsFiles) {
     EXPECT_TRUE(nlohmann::json::accept(bench.read(folder + "/config.json")));
     EXPECT_GT(bench.read(folder + "/model.safetensors").size(), 1000u);
   }
-  EXPECT_EQ(layers.size(), 4 + 9u);
+  EXPECT_EQ(layers.size(), 4 + 10u);
   EXPECT_LT(*parameters.rbegin() / *parameters.begin(), 1.02);
 }
 
