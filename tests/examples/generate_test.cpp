@@ -23,6 +23,7 @@ constexpr const char* line = "It is a truth universally acknowledged, that a sin
 class Generate {
  public:
   Generate() : model_(model_config(layer_kind("ttt-linear"), tiny()), Random(7)) {
+    std::filesystem::create_directory(folder_ / "model");
     save_checkpoint(folder_ / "model", model_);
     write_bytes(folder_ / "text", line);
   }
