@@ -4,6 +4,7 @@
 
 #include "ttt/core/check.hpp"
 #include "ttt/core/fields.hpp"
+#include "ttt/core/fixed_matrix.hpp"
 #include "ttt/core/flush_denormals.hpp"
 #include "ttt/core/lanes.hpp"
 #include "ttt/core/parallel.hpp"
@@ -46,6 +47,9 @@
 #include "ttt/inner/update_kernel.hpp"
 #include "ttt/inner/update_rule.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/fixed_lstm.hpp"
+#include "ttt/layers/fixed_ttt_head.hpp"
+#include "ttt/layers/fixed_ttt_linear.hpp"
 #include "ttt/layers/flops.hpp"
 #include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"

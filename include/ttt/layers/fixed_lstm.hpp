@@ -69,12 +69,12 @@ class FixedLSTM {
 
   /// One token: x_t, y_t [width], which may be the same memory.
   void step(const S* x_t, State& state, S* y_t) const {
-    FixedVector<S, 2 * width> xh;
+    FixedVector<S, 2 * width> xh;  // a copy: h changes while later panels still read it
     std::copy_n(x_t, width, xh.data());
     std::copy_n(state.h.data(), width, xh.data() + width);
     for (int channel = 0; channel < width; channel += lanes) {
       const LaneAt<S, lanes> at{channel};
-      const auto a = weights_.template product<gates>(gates * channel, xh.data());
+      const auto a = weights_.template product<gates>(gates * channel, xh.data());  // one panel
       const auto gate = [&](int k) TTT_INLINE_LAMBDA {
         return tanh(a.lanes[k] + Lane<S, lanes>(bias_.data() + gates * channel + k * lanes));
       };
