@@ -2,8 +2,8 @@
 /// The heads of linear attention, in chunks of c tokens. With Q, K the features of a chunk's
 /// queries and keys and M, n the state before it,
 ///   A = K'Q on and above the diagonal, 0 below
-///   Y = M Q + V A      d = n'Q + 1'A + epsilon      z_t = y_t / d_t      (z = y where not
-///   normalized) M <- M + V K'      n <- n + K 1
+///   Y = M Q + V A      d = n'Q + 1'A + epsilon      z_t = y_t / d_t, or y_t where not normalized
+///   M <- M + V K'      n <- n + K 1
 /// which is the loop over tokens in products: 4 f (f + c) operations a token and head instead of
 /// 4 f^2, and backward meets states at the borders of chunks alone.
 #pragma once
