@@ -3,6 +3,8 @@
 /// made (support/tape.hpp): the loops that the layer's chunks unroll. With anchor W, the weights at
 /// the start of the mini-batch, G_t = grad l(W; k_t, v_t), a token learns by
 ///   S <- mu_t S - theta_t G_t      C <- (1 - alpha_t) C + S      at a border W <- C
+/// and with token factors tau of the places in a mini-batch by
+///   R <- R + theta_t G_t      C <- W - tau_t R                   at a border W <- C, R <- 0
 /// and where the direction is not linear in the gradient, at a border, by
 ///   S <- mean(mu) S + sum theta_t G_t      W <- (1 - mean(alpha)) W - direction(S)
 /// Shares no code with the library but the masks' random numbers.
@@ -144,6 +146,7 @@ struct Head {
   static constexpr bool at_border = !Traits::Direction::is_linear;
 
   Index mini_batch;
+  Vec tau;  // [mini_batch]; empty without token factors
   decltype(top_of(typename Model::Output())) top;
   Weights W;                  // at the start of the mini-batch
   Weights C = W;              // current; not with `at_border`
@@ -173,6 +176,10 @@ struct Head {
     mu_sum += mu;
     alpha_sum += alpha;
     if (at_border) return;
+    if (Rule::token_factors) {
+      C = W - tau[place] * R;
+      return;
+    }
     S = mu * S - theta * G;
     C = (Traits::decays_first ? 1 : 1 - alpha) * C + S;
   }
@@ -211,7 +218,7 @@ class Layer {
                                   ? of_head(name + std::to_string(l + 1), h)
                                   : Mat(Mat::Zero(cols > 0 ? shape.rows : 0, cols)));
       }
-      heads_.push_back({Rule::schedule.mini_batch(config.mini_batch), {}, W_0});
+      heads_.push_back({Rule::schedule.mini_batch(config.mini_batch), token_factors(), {}, W_0});
       if (!Model::Output::has_norm) continue;
       heads_.back().top = {of_head("ttt_norm_weight", h), of_head("ttt_norm_bias", h)};
     }
@@ -264,6 +271,17 @@ class Layer {
   struct Views {
     Vec k, q, v;
   };
+
+  /// max(0, 1 / (place + 1) + learned)
+  Vec token_factors() const {
+    if (!Rule::token_factors) return {};
+    Vec tau = p_.at("learnable_token_idx").col(0);
+    for (Index place = 0; place < tau.size(); ++place) {
+      tau[place] += 1 / static_cast<double>(place + 1);
+      if (tau[place] < 0) tau[place] = 0;
+    }
+    return tau;
+  }
 
   /// What head h reads of a token.
   Views views(const Vec& x, Index h) const {

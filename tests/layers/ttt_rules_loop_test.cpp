@@ -160,6 +160,18 @@ struct ThreeSteps : Descent {
 };
 TEST(TTTRulesLoop, InnerSteps) { expect_equal_to_loop<Linear, ThreeSteps>(config(0.5)); }
 
+TEST(TTTRulesLoop, TokenFactors) {
+  expect_equal_to_loop<Published, PublishedRule>(config(1, true));
+}
+
+struct ThreeStepsWithTokenFactors : PublishedRule {
+  static constexpr Online schedule{};
+  static constexpr int inner_steps = 3;
+};
+TEST(TTTRulesLoop, InnerStepsWithTokenFactors) {
+  expect_equal_to_loop<Published, ThreeStepsWithTokenFactors>(config(1, true));
+}
+
 struct ThreeStepsOfTitans : ThreeSteps {
   static constexpr TokenMomentum momentum{};
   static constexpr ForgetAfterGradient forgetting{.initial_bias = -1};

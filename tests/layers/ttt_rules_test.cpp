@@ -81,6 +81,14 @@ struct Steps : Unscaled {
 using StepsCases = TTTCases<PlainStack<Affine<>>, Steps>;
 INSTANTIATE_TYPED_TEST_SUITE_P(Steps, LayerLaws, StepsCases);
 
+struct StepsWithTokenFactors : PublishedRule {
+  static constexpr Online schedule{};
+  static constexpr L2Normalized features{};
+  static constexpr int inner_steps = 2;
+};
+using StepsWithTokenFactorsCases = TTTCases<PlainStack<Affine<>>, StepsWithTokenFactors>;
+INSTANTIATE_TYPED_TEST_SUITE_P(StepsWithTokenFactors, LayerLaws, StepsWithTokenFactorsCases);
+
 /// Where answers come first, they read no token of their mini-batch, and so no broken one: a stream
 /// in one piece has the same answers as one that is read token by token.
 TEST(TTTRulesTest, ABrokenTokenReachesAnswersAtTheBorder) {
