@@ -7,13 +7,15 @@
 ///   layers_bench [--quick | --full] [options of Google Benchmark]
 ///
 /// Around one usual case (width 768, 12 heads, mini-batch 16, T 2048) each size is varied on its
-/// own; --quick runs that case alone, --full every combination; baselines at T 512, 2048, 8192.
+/// own; --quick runs that case alone, --full every combination; baselines at T 512, 2048, 8192. Of
+/// layers whose tokens cost the same in a text of any length, also the forward at T 32768.
 /// Threads: 1 and OMP_NUM_THREADS.
 /// Rates of one thread count processor time, those of several count real time.
 /// bench/run.sh builds and runs it and makes a table of its output.
 #include "support/layer_bench.hpp"
 #include "support/program.hpp"
 #include "ttt/layers/attention.hpp"
+#include "ttt/layers/linear_attention.hpp"
 #include "ttt/layers/lstm.hpp"
 #include "ttt/layers/mamba.hpp"
 #include "ttt/layers/ttt_linear.hpp"
@@ -133,6 +135,13 @@ void register_attention(const Sizes& sizes, int threads) {
       flops_per_token(config, sizes.tokens));
 }
 
+void register_linear_attention(const Sizes& sizes, int threads) {
+  const LinearAttentionConfig config{.width = sizes.width, .heads = sizes.heads};
+  register_layer<LinearAttention<float>>(
+      {"linear-attention", sizes.width, sizes.heads, 0, sizes.tokens, threads}, config,
+      flops_per_token(config));
+}
+
 void register_lstm(const Sizes& sizes, int threads) {
   const LSTMConfig config{sizes.width};
   const Case c{"lstm", sizes.width, 0, 0, sizes.tokens, threads};
@@ -154,9 +163,26 @@ void register_baselines(Extent extent) {
     for (const int threads : thread_counts()) {
       register_mamba({.tokens = tokens}, threads);
       register_attention({.tokens = tokens}, threads);
+      register_linear_attention({.tokens = tokens}, threads);
       register_lstm({.tokens = tokens}, threads);
     }
   }
+}
+
+void register_long_texts(const TTTConfig& linear, const TTTConfig& mlp) {
+  constexpr Index tokens = 32768;
+  const Index D = linear.width, H = linear.heads, b = linear.mini_batch;
+  register_forward<TTTLinear<float>>({"ttt-linear", D, H, b, tokens}, linear,
+                                     flops_per_token<LinearModel>(linear));
+  register_forward<TTTMLP<float>>({"ttt-mlp", D, H, b, tokens}, mlp,
+                                  flops_per_token<MLPModel>(mlp));
+  const MambaConfig mamba{.width = D};
+  register_forward<Mamba<float>>({"mamba", D, 0, 0, tokens}, mamba, flops_per_token(mamba));
+  const LinearAttentionConfig attention{.width = D, .heads = H};
+  register_forward<LinearAttention<float>>({"linear-attention", D, H, 0, tokens}, attention,
+                                           flops_per_token(attention));
+  const LSTMConfig lstm{D};
+  register_forward<LSTM<float>>({"lstm", D, 0, 0, tokens}, lstm, flops_per_token(lstm));
 }
 
 /// `-t` is the Transformer backbone; without it the Mamba backbone of the paper's main results.
@@ -173,6 +199,13 @@ void register_all(Extent extent) {
     register_ttt<MLPModel>("ttt-mlp", mlp, s);
   }
   register_baselines(extent);
+  const Sizes usual;
+  for (TTTConfig* config : {&linear, &mlp}) {
+    config->width = usual.width;
+    config->heads = usual.heads;
+    config->mini_batch = usual.mini_batch;
+  }
+  if (extent != Extent::quick) register_long_texts(linear, mlp);
 }
 
 }  // namespace

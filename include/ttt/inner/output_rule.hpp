@@ -64,13 +64,13 @@ struct OutputRule {
   template <Scalar S>
   static void gradient(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V, const HeadNorm<S>& norm,
                        MatrixOut<S> G) {
-    with_usual_count(Z.rows(), [&](Index f) TTT_INLINE_LAMBDA {
+    with_usual_count(Z.rows(), [&](Index rows) TTT_INLINE_LAMBDA {
       for (Index t = 0; t < Z.cols(); ++t) {
         const S *k = column(K, t), *v = column(V, t);
         S* const g = column(G, t);
-        const Token<S> z(column(Z, t), f, norm);
+        const Token<S> z(column(Z, t), rows, norm);
         Sum<S> sum_d, sum_dx;
-        each_lane<S>(f, [&](auto at) {
+        each_lane<S>(rows, [&](auto at) {
           const auto e = slope(z.p(at), target(at, k, v));
           if constexpr (has_norm) {
             const auto d = z.gamma(at) * e;
@@ -83,8 +83,9 @@ struct OutputRule {
         });
         if constexpr (has_norm) {
           const S mean_d = z.mean_of(sum_d), mean_dx = z.share * sum_dx.total();
-          each_lane<S>(
-              f, [&](auto at) { at.store(g, (at(g) - mean_d - z.x(at) * mean_dx) * z.inverse_s); });
+          each_lane<S>(rows, [&](auto at) {
+            at.store(g, (at(g) - mean_d - z.x(at) * mean_dx) * z.inverse_s);
+          });
         }
       }
     });
@@ -93,12 +94,12 @@ struct OutputRule {
   /// O = norm(Y), or Q + norm(Y).
   template <Scalar S>
   static void output(MatrixIn<S> Y, MatrixIn<S> Q, const HeadNorm<S>& norm, MatrixOut<S> O) {
-    with_usual_count(Y.rows(), [&](Index f) TTT_INLINE_LAMBDA {
+    with_usual_count(Y.rows(), [&](Index rows) TTT_INLINE_LAMBDA {
       for (Index t = 0; t < Y.cols(); ++t) {
         const S* const q = column(Q, t);
         S* const o = column(O, t);
-        const Token<S> y(column(Y, t), f, norm);
-        each_lane<S>(f, [&](auto at) {
+        const Token<S> y(column(Y, t), rows, norm);
+        each_lane<S>(rows, [&](auto at) {
           if constexpr (residual) {
             at.store(o, at(q) + y.p(at));
           } else {
@@ -114,15 +115,15 @@ struct OutputRule {
   static void gradient_backward(MatrixIn<S> Z, MatrixIn<S> K, MatrixIn<S> V,
                                 const HeadNorm<S>& norm, MatrixIn<S> dG, MatrixOut<S> dZ,
                                 MatrixOut<S> dK, MatrixOut<S> dV, HeadNormGradient<S>& d_norm) {
-    const Index f = Z.rows();
+    const Index rows = Z.rows();
     for (Index t = 0; t < Z.cols(); ++t) {
       const S *k = column(K, t), *v = column(V, t), *d_gradient = column(dG, t);
       S *dk = column(dK, t), *dv = column(dV, t), *dz = column(dZ, t);
-      const Token<S> z(column(Z, t), f, norm);
+      const Token<S> z(column(Z, t), rows, norm);
       if constexpr (has_norm) {
-        normed_gradient_backward(f, z, k, v, d_gradient, dz, dk, dv, d_norm);
+        normed_gradient_backward(rows, z, k, v, d_gradient, dz, dk, dv, d_norm);
       } else {
-        each_lane<S>(f, [&](auto at) {
+        each_lane<S>(rows, [&](auto at) {
           const auto p = z.p(at), aim = target(at, k, v), de = at(d_gradient);
           add_to_target(at, mixed(p, aim) * de, dk, dv);
           at.store(dz, bend(p, aim) * de);
@@ -136,13 +137,13 @@ struct OutputRule {
   static void output_backward(MatrixIn<S> Y, const HeadNorm<S>& norm, MatrixIn<S> dO,
                               MatrixOut<S> dY, MatrixOut<S> dQ, HeadNormGradient<S>& d_norm) {
     if constexpr (has_norm) {
-      const Index f = Y.rows();
+      const Index rows = Y.rows();
       for (Index t = 0; t < Y.cols(); ++t) {
         const S* const d_out = column(dO, t);
         S* const dy = column(dY, t);
-        const Token<S> y(column(Y, t), f, norm);
+        const Token<S> y(column(Y, t), rows, norm);
         Sum<S> sum_d, sum_dx;
-        each_lane<S>(f, [&](auto at) {
+        each_lane<S>(rows, [&](auto at) {
           const auto x = y.x(at), d = y.gamma(at) * at(d_out);
           at.add(d_norm.weight.data(), at(d_out) * x);
           at.add(d_norm.bias.data(), at(d_out));
@@ -150,7 +151,7 @@ struct OutputRule {
           sum_dx += d * x;
         });
         const S mean_d = y.mean_of(sum_d), mean_dx = y.share * sum_dx.total();
-        each_lane<S>(f, [&](auto at) {
+        each_lane<S>(rows, [&](auto at) {
           const auto d = y.gamma(at) * at(d_out);
           at.store(dy, (d - mean_d - y.x(at) * mean_dx) * y.inverse_s);
         });
@@ -171,9 +172,9 @@ struct OutputRule {
   struct Token : Moments<S> {
     const S *z, *weight, *bias;  // [f]
 
-    Token(const S* numbers, Index f, const HeadNorm<S>& norm)
+    Token(const S* numbers, Index rows, const HeadNorm<S>& norm)
         : z(numbers), weight(norm.weight.data()), bias(norm.bias.data()) {
-      if constexpr (has_norm) Moments<S>::operator=(Moments<S>(z, f, epsilon, Norm::centred));
+      if constexpr (has_norm) Moments<S>::operator=(Moments<S>(z, rows, epsilon, Norm::centred));
     }
     auto x(auto at) const { return this->normalize(at(z)); }
     auto gamma(auto at) const { return at(weight); }
@@ -189,11 +190,11 @@ struct OutputRule {
   /// One token of `gradient_backward`. Forward: p = gamma . x + beta, e = l'(p, t), d = gamma . e,
   /// m1 = mean(d), m2 = mean(d . x), G = (d - m1 - x m2) / s.  Here g = dG / s.
   template <Scalar S>
-  static void normed_gradient_backward(Index f, const Token<S>& z, const S* k, const S* v,
+  static void normed_gradient_backward(Index rows, const Token<S>& z, const S* k, const S* v,
                                        const S* d_gradient, S* dz, S* dk, S* dv,
                                        HeadNormGradient<S>& d_norm) {
     Sum<S> sum_d, sum_dx, sum_g, sum_gx;
-    each_lane<S>(f, [&](auto at) {
+    each_lane<S>(rows, [&](auto at) {
       const auto x = z.x(at), g = at(d_gradient) * z.inverse_s;
       const auto d = z.gamma(at) * slope(z.p(at), target(at, k, v));
       sum_d += d;
@@ -204,7 +205,7 @@ struct OutputRule {
     const S m1 = z.mean_of(sum_d), m2 = z.share * sum_dx.total();
     const S mean_g = z.mean_of(sum_g), mean_gx = z.share * sum_gx.total();
     Sum<S> sum_gG, sum_dx_, sum_dxx;
-    each_lane<S>(f, [&](auto at) {
+    each_lane<S>(rows, [&](auto at) {
       const auto x = z.x(at), g = at(d_gradient) * z.inverse_s, gamma = z.gamma(at);
       const auto p = z.p(at), t = target(at, k, v), e = slope(p, t), d = gamma * e;
       const auto dd = g - mean_g - x * mean_gx, de = gamma * dd, dp = bend(p, t) * de;
@@ -219,7 +220,7 @@ struct OutputRule {
     });
     const S ds = -z.inverse_s * sum_gG.total();  // -sum(dG . G) / s
     const S mean_dx = z.mean_of(sum_dx_), mean_dxx = z.share * sum_dxx.total();
-    each_lane<S>(f, [&](auto at) {
+    each_lane<S>(rows, [&](auto at) {
       const auto x = z.x(at);
       at.store(dz, (at(dz) - mean_dx - x * mean_dxx) * z.inverse_s + x * (z.share * ds));
     });
