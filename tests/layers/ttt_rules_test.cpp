@@ -41,14 +41,14 @@ using LaCTModel = StackOf<OutputRule<NoNorm, DotProduct, false>, SwiGLUStage<2>,
 using ClippedMomentumCases = TTTCases<LaCTModel, ClippedMomentum>;
 INSTANTIATE_TYPED_TEST_SUITE_P(ClippedMomentum, LayerLaws, ClippedMomentumCases);
 
-struct LinearAttention : Unscaled {
+struct SumsOfProducts : Unscaled {
   static constexpr ConstantRate rate{};
   static constexpr WholeSequence schedule{};
   static constexpr EluPlusOne features{};
 };
-using LinearAttentionModel = StackOf<OutputRule<NoNorm, DotProduct, false>, LinearMap<>>;
-using LinearAttentionCases = TTTCases<LinearAttentionModel, LinearAttention>;
-INSTANTIATE_TYPED_TEST_SUITE_P(LinearAttention, LayerLaws, LinearAttentionCases);
+using SumsOfProductsModel = StackOf<OutputRule<NoNorm, DotProduct, false>, LinearMap<>>;
+using SumsOfProductsCases = TTTCases<SumsOfProductsModel, SumsOfProducts>;
+INSTANTIATE_TYPED_TEST_SUITE_P(SumsOfProducts, LayerLaws, SumsOfProductsCases);
 
 struct Longhorn : Unscaled {
   static constexpr ProximalRate rate{};
@@ -197,10 +197,10 @@ TEST(TTTRulesTest, RefusesStatesOfOtherShapes) {
 /// Gradients at the start of the whole sequence, a dot product, a rate of 1 and W_0 = 0 are causal
 /// linear attention: z_t = sum_{s<=t} v_s (k_s . q_t). Source: Sun et al. 2024, theorem 1.
 TEST(TTTRulesTest, WholeSequenceIsLinearAttention) {
-  using Layer = TTTLayer<double, LinearAttentionModel, LinearAttention>;
+  using Layer = TTTLayer<double, SumsOfProductsModel, SumsOfProducts>;
   TTTConfig config{.width = 8, .heads = 2};
   config.learned_initial_weights = false;
-  const auto layer = make_layer<LinearAttentionCases, double>(config);
+  const auto layer = make_layer<SumsOfProductsCases, double>(config);
   const Index T = 2 * largest_piece + 10, f = 4;  // more than one piece
   Random random(3);
   const auto x = random_matrix<double>(8, T, random);
