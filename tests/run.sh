@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds and runs the tests; installs what is missing (apt-get).
 #
-#   tests/run.sh          one compiler, one Eigen: every test that is not slow (18 minutes on 2 cores)
+#   tests/run.sh          one compiler, one Eigen: every test that is not slow (15 minutes on 2 cores)
 #   tests/run.sh --full   also slow tests, packaging, other processors' instructions, clang with
-#                         Eigen 5.0.1, sanitizers (50 minutes)
+#                         Eigen 5.0.1, sanitizers (40 minutes)
 #
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 where none failed.
 # TTT_REFERENCE_DIR  a folder of reference values; with it, a skipped reference test is a failure
