@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Seconds that a program takes to compile which uses one layer, of a header of its own or of the whole
-# library, or trains an inner model of its own: processor time, which other programs hardly change,
-# the best of three.
+# How long programs take to compile: one layer, from its own header, from ttt.hpp and precompiled; and
+# the training of an inner model of one's own. Seconds of processor time, which other programs hardly
+# change, the best of three.
 #
 #   bench/compile_time.sh
 #   bench/compile_time.sh --limit-one-layer 15 --limit-umbrella 15 --limit-own-stack 20

@@ -169,9 +169,13 @@ void register_baselines(Extent extent) {
   }
 }
 
-void register_long_texts(const TTTConfig& linear, const TTTConfig& mlp) {
-  constexpr Index tokens = 32768;
-  const Index D = linear.width, H = linear.heads, b = linear.mini_batch;
+void register_long_texts(TTTConfig linear, TTTConfig mlp) {
+  const auto [D, H, b, tokens] = Sizes{.tokens = 32768};
+  for (TTTConfig* config : {&linear, &mlp}) {
+    config->width = D;
+    config->heads = H;
+    config->mini_batch = b;
+  }
   register_forward<TTTLinear<float>>({"ttt-linear", D, H, b, tokens}, linear,
                                      flops_per_token<LinearModel>(linear));
   register_forward<TTTMLP<float>>({"ttt-mlp", D, H, b, tokens}, mlp,
@@ -199,12 +203,6 @@ void register_all(Extent extent) {
     register_ttt<MLPModel>("ttt-mlp", mlp, s);
   }
   register_baselines(extent);
-  const Sizes usual;
-  for (TTTConfig* config : {&linear, &mlp}) {
-    config->width = usual.width;
-    config->heads = usual.heads;
-    config->mini_batch = usual.mini_batch;
-  }
   if (extent != Extent::quick) register_long_texts(linear, mlp);
 }
 

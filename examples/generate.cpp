@@ -69,18 +69,15 @@ void write_bytes(const Model& model, const Options& options, ttt::Generation<Mod
             << '\n';
 }
 
-std::vector<std::int32_t> tokens_of(std::string_view bytes) {
-  std::vector<std::int32_t> tokens;
-  for (const char c : bytes) tokens.push_back(static_cast<unsigned char>(c));
-  return tokens;
-}
-
 /// Prints the mean of -log2 p(byte | all before) over the bytes of a file. The first one counts if
 /// something was read before it.
 void print_score(const Model& model, const std::string& path, ttt::Generation<Model>& text,
                  Model::Workspace& workspace, const ttt::RunOptions& run_options) {
   constexpr std::size_t tile = 2048;
-  auto tokens = tokens_of(ttt::examples::read_documents({path}).at(0).bytes);
+  const auto documents = ttt::examples::read_documents({path});
+  ttt::require(documents.size() == 1, path, " is a folder of ", documents.size(),
+               " texts, expected one file");
+  auto tokens = ttt::examples::tokens_of(documents[0].bytes);
   if (text.last >= 0) tokens.insert(tokens.begin(), text.last);
   ttt::require(tokens.size() > 1, path, " has one byte, expected one more or a prompt before it");
   const std::size_t predicted = tokens.size() - 1;
@@ -115,7 +112,7 @@ void run(const Options& options) {
   }
   if (options.seed) text.random_seed = *options.seed;
   auto workspace = model.workspace(1);
-  ttt::append(model, tokens_of(options.prompt), text, workspace, run_options);
+  ttt::append(model, ttt::examples::tokens_of(options.prompt), text, workspace, run_options);
   if (options.score.empty()) {
     write_bytes(model, options, text, workspace, run_options);
   } else {

@@ -96,7 +96,8 @@ run_kernels() {
     fail "the kernels do not compile with $flag"
     return 0
   }
-  OPENBLAS_NUM_THREADS=1 "$folder/kernels" --gtest_brief=1 2>&1 | tee "$log" || fail "kernels compiled with $flag"
+  OPENBLAS_NUM_THREADS=1 "$folder/kernels" --gtest_brief=1 2>&1 | tee "$log" ||
+    fail "kernels compiled with $flag"
   good="$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")"
   none="$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log")"
   passed=$((passed + ${good:-0})) skipped=$((skipped + ${none:-0}))

@@ -79,12 +79,6 @@ class Buckets {
   std::vector<std::pair<std::size_t, std::size_t>> bounds_;
 };
 
-std::vector<std::int32_t> tokens(std::string_view bytes) {
-  std::vector<std::int32_t> result;
-  for (const char byte : bytes) result.push_back(static_cast<unsigned char>(byte));
-  return result;
-}
-
 LossByWindow evaluate(const Model& model, const std::vector<std::string_view>& windows,
                       double inner_rate_scale, bool carry_state, Buckets buckets);
 
@@ -230,7 +224,7 @@ std::string sample(const Model& model, std::string_view prompt, int bytes, doubl
   auto workspace = model.workspace(static_cast<Index>(prompt.size()));
   Generation<Model> generation{model.initial_state()};
   generation.random_seed = seed;
-  append(model, tokens(prompt), generation, workspace);
+  append(model, tokens_of(prompt), generation, workspace);
   std::string text;
   for (int i = 0; i < bytes; ++i)
     text +=

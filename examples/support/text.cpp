@@ -98,6 +98,12 @@ std::vector<std::string_view> views_of(const std::vector<Document>& documents) {
   return views;
 }
 
+std::vector<std::int32_t> tokens_of(std::string_view bytes) {
+  std::vector<std::int32_t> tokens;
+  for (const char byte : bytes) tokens.push_back(static_cast<unsigned char>(byte));
+  return tokens;
+}
+
 std::int64_t total_bytes(const std::vector<Document>& documents) {
   std::int64_t total = 0;
   for (const Document& document : documents) total += std::ssize(document.bytes);

@@ -48,6 +48,9 @@ TextParts read_text(const TextOptions& options);
 /// The bytes of each document, which must outlive the views.
 std::vector<std::string_view> views_of(const std::vector<Document>& documents);
 
+/// What a model of bytes reads: each byte is a token.
+std::vector<std::int32_t> tokens_of(std::string_view bytes);
+
 /// Bytes in all documents of a part.
 std::int64_t total_bytes(const std::vector<Document>& documents);
 

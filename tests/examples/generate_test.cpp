@@ -121,6 +121,10 @@ TEST(GenerateTest, SaysWhatIsWrong) {
   EXPECT_EQ(generate.run("--prompt x --temperature -1"), 2);
   EXPECT_EQ(generate.run("--score " + generate.path("absent")), 1);
   EXPECT_NE(generate.errors().find("absent"), std::string::npos) << generate.errors();
+  for (const char* name : {"a.txt", "b.txt"}) write_bytes(generate.path(name), name);
+  EXPECT_EQ(generate.run("--score " + generate.path(".")), 1);
+  EXPECT_NE(generate.errors().find("2 texts, expected one file"), std::string::npos)
+      << generate.errors();
   write_bytes(generate.path("text"), "x");
   EXPECT_EQ(generate.run("--score " + generate.path("text")), 1);
 }

@@ -27,15 +27,6 @@ constexpr int widest_dividing() {
   }
 }
 
-/// Calls `body` with 0, 1, ... below `count` as constants: arrays that it indexes become registers.
-template <int count, class Body>
-EIGEN_ALWAYS_INLINE void unrolled(Body&& body) {
-  [&]<int... i>(std::integer_sequence<int, i...>) TTT_INLINE_LAMBDA {
-    (body(std::integral_constant<int, i>{}), ...);
-  }
-  (std::make_integer_sequence<int, count>{});
-}
-
 /// `count` neighbouring registers of n numbers.
 template <class S, int n, class Places>
 struct Tile;

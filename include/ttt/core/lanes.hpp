@@ -11,6 +11,9 @@
 /// with Eigen's expressions. Sums add the numbers in an order that follows from their count alone.
 #pragma once
 
+#include <type_traits>
+#include <utility>
+
 #include "ttt/core/types.hpp"
 
 #if defined(__GNUC__)
@@ -35,6 +38,15 @@ template <class S>
 struct Lanes<S, 1> {
   using Packet = S;
 };
+
+/// Calls `body` with 0, 1, ... below `count` as constants: arrays that it indexes become registers.
+template <int count, class Body>
+EIGEN_ALWAYS_INLINE void unrolled(Body&& body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) TTT_INLINE_LAMBDA {
+    (body(std::integral_constant<int, i>{}), ...);
+  }
+  (std::make_integer_sequence<int, count>{});
+}
 
 }  // namespace detail
 

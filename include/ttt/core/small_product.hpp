@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
 
 #include "ttt/core/lanes.hpp"
 #include "ttt/core/product.hpp"
@@ -140,21 +139,20 @@ class SmallProduct {
                                      const Entry& entry) {
     namespace eigen = Eigen::internal;
     using Packet = typename detail::Lanes<S, lanes>::Packet;
-    constexpr auto entries = std::make_index_sequence<columns * packets>{};
-    constexpr auto height = std::make_index_sequence<packets>{};
-    Packet sum[columns * packets], left[packets], right;
-    unrolled(entries, [&](auto i) TTT_INLINE_LAMBDA {
+    constexpr int entries = columns * packets;
+    Packet sum[entries], left[packets], right;
+    detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
       sum[i] = entry.start ? eigen::ploadu<Packet>(entry.start + row + i % packets * lanes)
                            : eigen::pset1<Packet>(S(0));
     });
     const S* a = A.cols > 0 ? A.data + row : nullptr;  // an empty matrix has no address
     const S* b = A.cols > 0 ? B.data + column * B.column_step : nullptr;
     for (Index k = 0; k < A.cols; ++k, a += A.column_step, b += B.row_step) {
-      unrolled(height, [&](auto p) TTT_INLINE_LAMBDA {
+      detail::unrolled<packets>([&](auto p) TTT_INLINE_LAMBDA {
         left[p] = eigen::ploadu<Packet>(a + p * lanes);
         detail::keep_in_register<lanes>(left[p]);
       });
-      unrolled(entries, [&](auto i) TTT_INLINE_LAMBDA {
+      detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
         if constexpr (i % packets == 0)
           right = eigen::pset1<Packet>(b[Index{i / packets} * B.column_step]);
         sum[i] = eigen::pmadd(left[i % packets], right, sum[i]);
@@ -162,7 +160,7 @@ class SmallProduct {
     }
     S* const c = C.data() + row + column * C.outerStride();
     const Packet factor = eigen::pset1<Packet>(entry.sign);
-    unrolled(entries, [&](auto i) TTT_INLINE_LAMBDA {
+    detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
       S* const place = c + Index{i / packets} * C.outerStride() + i % packets * lanes;
       const Packet kept =
           entry.keep == S(0) ? eigen::pset1<Packet>(S(0)) : eigen::ploadu<Packet>(place);
@@ -176,12 +174,6 @@ class SmallProduct {
       S* const c = C.data() + j * C.outerStride();
       each_lane<S>(C.rows(), [&](auto at) { at.add(c, at(a) * b[j]); });
     }
-  }
-
-  /// Calls `body` with 0, 1, ... as constants: arrays that it indexes become registers.
-  template <std::size_t... i, class Body>
-  static EIGEN_ALWAYS_INLINE void unrolled(std::index_sequence<i...>, Body&& body) {
-    (body(std::integral_constant<Index, i>{}), ...);
   }
 
   /// C = keep C + A' B: A' is laid out on the stack, a panel at a time, as the tiles read it.

@@ -34,12 +34,7 @@ class LinearAttentionHeads {
   /// states before each chunk.
   void forward(const Plan& plan, Activations& a, States<State> states, Workspace& w,
                Cache* cache) const {
-    if (cache) cache->before.resize(plan.chunks.size());
-    for (Index s = 0; cache && s < plan.sequences(); ++s)
-      for (Index i = plan.first[s]; i < plan.first[s + 1]; ++i) {
-        ensure_shape(cache->before[i].memory, f(), config_.width);
-        ensure_shape(cache->before[i].normalizer, f(), states[s]->normalizer.cols());
-      }
+    if (cache) make_room(plan, *cache);
     each_head(plan.sequences(), w, [&](Index s, Index h, Scratch& scratch) {
       for (Index i = plan.first[s]; i < plan.first[s + 1]; ++i) {
         if (cache) copy(*states[s], h, cache->before[i]);
@@ -69,8 +64,8 @@ class LinearAttentionHeads {
     for (Index h = 0; h < config_.heads; ++h) {
       auto M = memory(state, h);
       auto z = w.z_t.segment(h * f(), f());
-      M.noalias() += w.v_t.segment(h * f(), f()) * w.K_t.col(h).transpose();
-      z.noalias() = M * w.Q_t.col(h);
+      SmallProduct<S>::add_abt(w.v_t.segment(h * f(), f()), w.K_t.col(h), M);
+      Product<S>::ab_column(M, w.Q_t.col(h), z);
       if (config_.normalized) z /= state.normalizer.col(h).dot(w.Q_t.col(h)) + epsilon;
     }
   }
@@ -82,6 +77,14 @@ class LinearAttentionHeads {
   auto memory(auto& state, Index h) const { return state.memory.middleCols(h * f(), f()); }
   auto block(auto& tokens, Index h, Chunk chunk) const {
     return tokens.block(h * f(), chunk.begin, f(), chunk.size);
+  }
+
+  void make_room(const Plan& plan, Cache& cache) const {
+    cache.before.resize(plan.chunks.size());
+    for (State& state : cache.before) {
+      ensure_shape(state.memory, f(), config_.width);
+      ensure_shape(state.normalizer, f(), config_.normalized ? config_.heads : 0);
+    }
   }
 
   void copy(const State& from, Index h, State& to) const {
@@ -121,7 +124,7 @@ class LinearAttentionHeads {
     if (!config_.normalized) return;
     auto n = state.normalizer.col(h);
     auto scale = a.scale.col(h).segment(chunk.begin, chunk.size);
-    scale.noalias() = w.Q.transpose() * n;
+    Product<S>::atb_column(w.Q, n, scale);
     scale += w.A.colwise().sum().transpose();
     scale = (scale.array() + epsilon).inverse();
     z.array().rowwise() *= scale.array().transpose();
@@ -177,7 +180,7 @@ class LinearAttentionHeads {
   static void sums_backward(VectorIn<S> n, VectorOut<S> dn, Scratch& w) {
     w.dK.colwise() += dn;  // that of n after the chunk
     w.dA.rowwise() += w.d_sum.transpose();
-    w.dQ.noalias() += n * w.d_sum.transpose();
+    SmallProduct<S>::add_abt(n, w.d_sum, w.dQ);
     dn.noalias() += w.Q * w.d_sum;
   }
 
