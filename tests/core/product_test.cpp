@@ -7,11 +7,12 @@ namespace ttt::test {
 namespace {
 
 /// A product of 2^20 operations or more is cut into blocks: of rows, 96 or more, where it is higher
-/// than wide and under 512 columns; else of columns, 32 to 512.
+/// than wide and under 512 columns; else of columns, 32 to 512. One column is a product of its own.
 const std::vector<Sizes> all_sizes = {
     {1, 1, 1},      {7, 5, 3},      {3, 0, 4},      {0, 3, 4},      {4, 3, 0},      {64, 127, 128},
     {64, 128, 128}, {64, 128, 129}, {70, 66, 257},  {128, 300, 32}, {128, 300, 33}, {90, 250, 97},
-    {97, 250, 90},  {500, 130, 20}, {16, 32, 2100}, {16, 33, 512},  {33, 64, 513}};
+    {97, 250, 90},  {500, 130, 20}, {16, 32, 2100}, {16, 33, 512},  {33, 64, 513},  {3, 0, 1},
+    {1, 9, 1},      {70, 66, 1},    {1100, 999, 1}};
 
 template <class S>
 class ProductTest : public ::testing::Test {};

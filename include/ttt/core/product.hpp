@@ -33,11 +33,13 @@ struct Product {
 
   /// y = A x: one token. Allocates nothing.
   static void ab_column(In A, VectorIn<S> x, VectorOut<S> y) {
-    column<Eigen::ColMajor, Eigen::RowMajor>(A.rows(), A.cols(), A, x, y);
+    y.setZero();
+    add_column<Eigen::ColMajor, Eigen::RowMajor>(A.rows(), A.cols(), A, x, y, S(1));
   }
   /// y = A' x
   static void atb_column(In A, VectorIn<S> x, VectorOut<S> y) {
-    column<Eigen::RowMajor, Eigen::ColMajor>(A.cols(), A.rows(), A, x, y);
+    y.setZero();
+    add_column<Eigen::RowMajor, Eigen::ColMajor>(A.cols(), A.rows(), A, x, y, S(1));
   }
 
  private:
@@ -59,11 +61,16 @@ struct Product {
 
   static void block_ab(In A, In B, Out C, bool keep, S sign) {
     if (!keep) C.setZero();
+    if (C.cols() == 1)
+      return add_column<Eigen::ColMajor, Eigen::RowMajor>(C.rows(), A.cols(), A, B.col(0), C.col(0),
+                                                          sign);
     add_product<Eigen::ColMajor, Eigen::ColMajor>(A, B, C, A.cols(), sign);
   }
   static void block_atb(In A, In B, Out C, bool keep) {
-    if (C.cols() == 1 && !keep) return atb_column(A, B.col(0), C.col(0));
     if (!keep) C.setZero();
+    if (C.cols() == 1)
+      return add_column<Eigen::RowMajor, Eigen::ColMajor>(C.rows(), A.rows(), A, B.col(0), C.col(0),
+                                                          S(1));
     add_product<Eigen::RowMajor, Eigen::ColMajor>(A, B, C, A.rows(), S(1));
   }
   static void block_abt(In A, In B, Out C, S sign) {
@@ -89,16 +96,15 @@ struct Product {
                 C.data(), 1, C.outerStride(), sign, blocking, nullptr);
   }
 
-  /// y = A x, A [rows, cols]
+  /// y += sign A x, A [rows, cols]. The product of matrices would copy A into its panels first.
   template <int order, int order_of_eigens_x>
-  static void column(Index rows, Index cols, In A, VectorIn<S> x, VectorOut<S> y) {
+  static void add_column(Index rows, Index cols, In A, VectorIn<S> x, VectorOut<S> y, S sign) {
     namespace eigen = Eigen::internal;
     using Left = eigen::const_blas_data_mapper<S, Index, order>;
     using Right = eigen::const_blas_data_mapper<S, Index, order_of_eigens_x>;
     eigen_assert(x.size() == cols && y.size() == rows);
-    y.setZero();
     eigen::general_matrix_vector_product<Index, S, Left, order, false, S, Right, false>::run(
-        rows, cols, Left(A.data(), A.outerStride()), Right(x.data(), 1), y.data(), 1, S(1));
+        rows, cols, Left(A.data(), A.outerStride()), Right(x.data(), 1), y.data(), 1, sign);
   }
 
   /// Calls `body(first_row, rows, first_column, columns)` for blocks of C: of columns, or of rows
