@@ -6,13 +6,15 @@
 namespace ttt::test {
 namespace {
 
-/// A product of 2^20 operations or more is cut into blocks: of rows, 96 or more, where it is higher
-/// than wide and under 512 columns; else of columns, 32 to 512. One column is a product of its own.
+/// Products of 2^20 operations or more are shared by threads: in blocks of 96 rows or less where
+/// the result is higher than wide and under 512 columns, else of 128 columns; 256 deep (double:
+/// 128), and at most 1536 rows and 1024 deep (512) at a time. One column is a product of its own.
 const std::vector<Sizes> all_sizes = {
-    {1, 1, 1},      {7, 5, 3},      {3, 0, 4},      {0, 3, 4},      {4, 3, 0},      {64, 127, 128},
-    {64, 128, 128}, {64, 128, 129}, {70, 66, 257},  {128, 300, 32}, {128, 300, 33}, {90, 250, 97},
-    {97, 250, 90},  {500, 130, 20}, {16, 32, 2100}, {16, 33, 512},  {33, 64, 513},  {3, 0, 1},
-    {1, 9, 1},      {70, 66, 1},    {1100, 999, 1}};
+    {1, 1, 1},      {7, 5, 3},      {3, 0, 4},       {0, 3, 4},       {4, 3, 0},
+    {64, 127, 128}, {64, 128, 128}, {64, 128, 129},  {70, 66, 257},   {128, 300, 32},
+    {128, 300, 33}, {90, 250, 97},  {97, 250, 90},   {500, 130, 20},  {16, 32, 2100},
+    {16, 33, 512},  {33, 64, 513},  {3, 0, 1},       {0, 3, 1},       {1, 9, 1},
+    {70, 66, 1},    {1100, 999, 1}, {1541, 1031, 3}, {21, 1031, 515}, {1541, 9, 513}};
 
 template <class S>
 class ProductTest : public ::testing::Test {};
@@ -54,7 +56,8 @@ TYPED_TEST(ProductTest, TakesBlocksOfLargerMatrices) {
 TYPED_TEST(ProductTest, HasTheSameBitsForAnyNumberOfThreads) {
   using S = TypeParam;
   for (const Sizes& s :
-       {Sizes{64, 128, 129}, Sizes{90, 250, 97}, Sizes{500, 130, 20}, Sizes{16, 32, 2100}})
+       {Sizes{64, 128, 129}, Sizes{90, 250, 97}, Sizes{500, 130, 20}, Sizes{16, 32, 2100},
+        Sizes{1541, 1031, 3}, Sizes{21, 1031, 515}, Sizes{1100, 999, 1}})
     expect_same_bits_for_any_threads([&] {
       const Operands<S> plain(s, false, false), a(s, true, false), b(s, false, true);
       Results<S> r{{plain.C, plain.C, plain.C, plain.C, plain.C}};

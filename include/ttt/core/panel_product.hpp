@@ -1,0 +1,142 @@
+/// @file
+/// Large products of matrices, by the kernel behind Eigen's. That kernel multiplies panels: copies
+/// of some rows of A and some columns of B in the order in which it reads them. Eigen copies both
+/// factors anew for every block of the result that a thread takes; where A is transposed, its rows
+/// a long stride apart, that was 15 % of the forward of a layer. Here the factor that all blocks
+/// share is copied once, by all threads, and each block copies its part of the other one.
+#pragma once
+
+#include <algorithm>
+
+#include "ttt/core/parallel.hpp"
+#include "ttt/core/product_factor.hpp"
+
+namespace ttt::detail {
+
+/// C = sign A B, or C += sign A B, with A [rows, depth] and B [depth, cols]. Which thread computes
+/// a block makes no difference to its numbers.
+template <class S, int order_A, int order_B>
+class PanelProduct {
+ public:
+  PanelProduct(Factor<S, order_A> A, Factor<S, order_B> B, Index depth, S sign, bool keep,
+               MatrixOut<S>& C)
+      : A_(A), B_(B), depth_(depth), sign_(sign), keep_(keep), C_(C) {}
+
+  void run() const {
+    if (C_.cols() == 0) return;
+    for (Index k = 0; k == 0 || k < depth_; k += most_depth)
+      for (Index i = 0; i < C_.rows(); i += most_rows)
+        add({i, std::min(most_rows, C_.rows() - i), k, std::min(most_depth, depth_ - k)});
+  }
+
+ private:
+  using Traits = Eigen::internal::gebp_traits<S, S>;
+  using Result = Eigen::internal::blas_data_mapper<S, Index, Eigen::ColMajor>;
+  using CopyRows =
+      Eigen::internal::gemm_pack_lhs<S, Index, Mapper<S, order_A>, Traits::mr, Traits::LhsProgress,
+                                     typename Traits::LhsPacket4Packing, order_A>;
+  using CopyColumns =
+      Eigen::internal::gemm_pack_rhs<S, Index, Mapper<S, order_B>, Traits::nr, order_B>;
+  using Kernel =
+      Eigen::internal::gebp_kernel<S, S, Index, Result, Traits::mr, Traits::nr, false, false>;
+
+  /// As deep as this, a few columns of B stay in the first-level cache.
+  static constexpr Index panel_depth = 1024 / static_cast<Index>(sizeof(S));
+  /// Blocks of C: what they read of either factor fits the second-level cache.
+  static constexpr Index block_rows = std::max<Index>(96 / Traits::mr, 1) * Traits::mr;
+  static constexpr Index block_cols = 128;
+  /// Of A at a time: copies of some megabytes.
+  static constexpr Index most_rows = 16 * block_rows, most_depth = 4 * panel_depth;
+  /// With fewer, blocks are of rows and share B; else of columns, and share A.
+  static constexpr Index few_columns = 512;
+
+  /// Part of A.
+  struct Part {
+    Index row, rows, k, depth;
+  };
+
+  void add(const Part& part) const {
+    const Index cols = C_.cols();
+    const bool small = part.rows * part.depth * cols < (1 << 20);  // over before a thread is awake
+    const Index threads = small ? 1 : available_threads();
+    const bool shares_B = cols < few_columns && part.rows > cols;
+    const Index shared = shares_B ? cols : part.rows;
+    const Index block = std::min(shares_B ? block_rows : block_cols, shares_B ? part.rows : cols);
+    Vector<S> shared_copy(shared * part.depth);
+    const Index own_size = block * std::min(panel_depth, part.depth);
+    Matrix<S> own_copies((own_size + 15) / 16 * 16, threads);  // aligned
+    // The copies of a factor's rows or columns that panel q is of begin at count * q.
+    blocks(shared, shares_B ? block_cols : block_rows, threads, [&](Index i, Index size, Index) {
+      each_panel(part, [&](Index q, Index depth) {
+        S* const to = shared_copy.data() + q * shared + i * depth;
+        shares_B ? copy_columns(part, q, depth, i, size, to)
+                 : copy_rows(part, q, depth, i, size, to);
+      });
+    });
+    blocks(shares_B ? part.rows : cols, block, threads, [&](Index i, Index size, Index slot) {
+      S* const own = own_copies.col(slot).data();
+      if (part.k == 0 && !keep_) block_of(part, shares_B, i, size).setZero();
+      each_panel(part, [&](Index q, Index depth) {
+        const S* const all = shared_copy.data() + q * shared;
+        if (shares_B) {
+          copy_rows(part, q, depth, i, size, own);
+          multiply(part.row + i, own, size, depth, 0, all, cols);
+        } else {
+          copy_columns(part, q, depth, i, size, own);
+          multiply(part.row, all, part.rows, depth, i, own, size);
+        }
+      });
+    });
+  }
+
+  auto block_of(const Part& part, bool of_rows, Index begin, Index size) const {
+    return of_rows ? C_.block(part.row + begin, 0, size, C_.cols())
+                   : C_.block(part.row, begin, part.rows, size);
+  }
+
+  /// Calls `body(begin, size, slot)` for blocks of [0, count).
+  template <class Body>
+  static void blocks(Index count, Index block, Index threads, Body&& body) {
+    parallel_for((count + block - 1) / block, threads, [&](Index b, Index slot) {
+      body(b * block, std::min(block, count - b * block), slot);
+    });
+  }
+
+  /// Calls `body(q, depth)` for the panels of a part: q is the first of `depth` columns of A.
+  template <class Body>
+  static void each_panel(const Part& part, Body&& body) {
+    for (Index q = 0; q < part.depth; q += panel_depth)
+      body(q, std::min(panel_depth, part.depth - q));
+  }
+
+  void copy_rows(const Part& part, Index q, Index depth, Index i, Index rows, S* to) const {
+    const Index row = part.row + i, k = part.k + q;
+    // The copy walks many rows at once, more than the processor foresees.
+    if constexpr (order_A == Eigen::RowMajor)
+      for (Index r = 0; r < rows; ++r)
+        for (Index t = 0; t < depth; t += 64 / static_cast<Index>(sizeof(S)))
+          Eigen::internal::prefetch(A_.data + (row + r) * A_.stride + k + t);
+    CopyRows()(to, A_.from(row, k), depth, rows);
+  }
+  void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
+    CopyColumns()(to, B_.from(part.k + q, j), depth, cols);
+  }
+
+  /// The block of C whose first entry is (i, j), by copies of some rows and columns.
+  void multiply(Index i, const S* A, Index rows, Index depth, Index j, const S* B,
+                Index cols) const {
+    Kernel()(Result(&C_(i, j), C_.outerStride()), A, B, rows, depth, cols, sign_);
+  }
+
+  Factor<S, order_A> A_;
+  Factor<S, order_B> B_;
+  Index depth_;
+  S sign_;
+  bool keep_;
+  MatrixOut<S>& C_;
+};
+
+template <class S, int order_A, int order_B>
+using LargeProduct = PanelProduct<S, order_A, order_B>;
+
+}  // namespace ttt::detail

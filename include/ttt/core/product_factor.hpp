@@ -1,0 +1,25 @@
+/// @file
+/// A factor of a product as it lies in memory.
+#pragma once
+
+#include "ttt/core/types.hpp"
+
+namespace ttt::detail {
+
+/// What Eigen's kernels read a factor through.
+template <class S, int order>
+using Mapper = Eigen::internal::const_blas_data_mapper<S, Index, order>;
+
+/// Columns one after another (Eigen::ColMajor), or rows, as those of a transposed matrix are.
+template <class S, int order>
+struct Factor {
+  const S* data;
+  Index stride;
+
+  const S* at(Index row, Index column) const {
+    return data + (order == Eigen::ColMajor ? row + column * stride : row * stride + column);
+  }
+  Mapper<S, order> from(Index row, Index column) const { return {at(row, column), stride}; }
+};
+
+}  // namespace ttt::detail
