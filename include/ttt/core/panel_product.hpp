@@ -7,9 +7,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/product_factor.hpp"
+#include "ttt/core/transpose.hpp"
 
 namespace ttt::detail {
 
@@ -33,8 +35,9 @@ class PanelProduct {
   using Traits = Eigen::internal::gebp_traits<S, S>;
   using Result = Eigen::internal::blas_data_mapper<S, Index, Eigen::ColMajor>;
   using CopyRows =
-      Eigen::internal::gemm_pack_lhs<S, Index, Mapper<S, order_A>, Traits::mr, Traits::LhsProgress,
-                                     typename Traits::LhsPacket4Packing, order_A>;
+      Eigen::internal::gemm_pack_lhs<S, Index, Mapper<S, Eigen::ColMajor>, Traits::mr,
+                                     Traits::LhsProgress, typename Traits::LhsPacket4Packing,
+                                     Eigen::ColMajor>;
   using CopyColumns =
       Eigen::internal::gemm_pack_rhs<S, Index, Mapper<S, order_B>, Traits::nr, order_B>;
   using Kernel =
@@ -111,12 +114,19 @@ class PanelProduct {
 
   void copy_rows(const Part& part, Index q, Index depth, Index i, Index rows, S* to) const {
     const Index row = part.row + i, k = part.k + q;
-    // The copy walks many rows at once, more than the processor foresees.
-    if constexpr (order_A == Eigen::RowMajor)
-      for (Index r = 0; r < rows; ++r)
-        for (Index t = 0; t < depth; t += 64 / static_cast<Index>(sizeof(S)))
-          Eigen::internal::prefetch(A_.data + (row + r) * A_.stride + k + t);
-    CopyRows()(to, A_.from(row, k), depth, rows);
+    if constexpr (order_A == Eigen::ColMajor) {
+      CopyRows()(to, A_.from(row, k), depth, rows);
+    } else {
+      // Eigen's copy walks all rows of a panel at once: 1.6 times the time.
+      std::array<S, static_cast<std::size_t>(Traits::mr * panel_depth)> columns;
+      for (Index r = 0; r < rows; r += Traits::mr) {
+        const Index height = std::min<Index>(Traits::mr, rows - r);
+        using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
+        transpose<S>(Rows(A_.at(row + r, k), depth, height, Eigen::OuterStride<>(A_.stride)),
+                     columns.data());
+        CopyRows()(to + r * depth, {columns.data(), height}, depth, height);
+      }
+    }
   }
   void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
     CopyColumns()(to, B_.from(part.k + q, j), depth, cols);

@@ -12,6 +12,7 @@
 
 #include "ttt/core/lanes.hpp"
 #include "ttt/core/product.hpp"
+#include "ttt/core/transpose.hpp"
 
 namespace ttt {
 
@@ -183,31 +184,11 @@ class SmallProduct {
       const Index depth = std::min(panel_depth, A.rows() - k);
       for (Index row = 0; row < A.cols(); row += tile_rows) {
         const Index height = std::min(tile_rows, A.cols() - row);
-        transpose(A.block(k, row, depth, height), panel.data());
+        detail::transpose<S>(A.block(k, row, depth, height), panel.data());
         multiply({panel.data(), height, depth, 1, height}, view(B.middleRows(k, depth)),
                  C.middleRows(row, height), {keep, S(1), nullptr});
       }
     }
-  }
-
-  /// Writes A' with contiguous columns, by square blocks of packets where they fit.
-  static void transpose(In A, S* out) {
-    namespace eigen = Eigen::internal;
-    using Packet = typename detail::Lanes<S, packet_size>::Packet;
-    const Index rows = A.rows() / packet_size * packet_size;
-    const Index cols = A.cols() / packet_size * packet_size;
-    for (Index j = 0; j < cols; j += packet_size) {
-      for (Index i = 0; i < rows; i += packet_size) {
-        eigen::PacketBlock<Packet, packet_size> block;
-        for (int p = 0; p < packet_size; ++p)
-          block.packet[p] = eigen::ploadu<Packet>(A.data() + i + (j + p) * A.outerStride());
-        eigen::ptranspose(block);
-        for (int p = 0; p < packet_size; ++p)
-          eigen::pstoreu(out + (i + p) * A.cols() + j, block.packet[p]);
-      }
-    }
-    for (Index j = 0; j < A.cols(); ++j)
-      for (Index i = j < cols ? rows : 0; i < A.rows(); ++i) out[i * A.cols() + j] = A(i, j);
   }
 };
 
