@@ -65,22 +65,26 @@ class PanelProduct {
     const bool shares_B = cols < few_columns && part.rows > cols;
     const Index shared = shares_B ? cols : part.rows;
     const Index block = std::min(shares_B ? block_rows : block_cols, shares_B ? part.rows : cols);
-    Vector<S> shared_copy(shared * part.depth);
-    const Index own_size = block * std::min(panel_depth, part.depth);
-    Matrix<S> own_copies((own_size + 15) / 16 * 16, threads);  // aligned
+    const Index own_size = (block * std::min(panel_depth, part.depth) + 15) / 16 * 16;  // aligned
+    // Of small products on the stack, for `step` allocates nothing.
+    namespace internal = Eigen::internal;  // Eigen 3.4 takes it for granted below
+    ei_declare_aligned_stack_constructed_variable(S, shared_copy, shared * part.depth,
+                                                  static_cast<S*>(nullptr));
+    ei_declare_aligned_stack_constructed_variable(S, own_copies, threads * own_size,
+                                                  static_cast<S*>(nullptr));
     // The copies of a factor's rows or columns that panel q is of begin at count * q.
     blocks(shared, shares_B ? block_cols : block_rows, threads, [&](Index i, Index size, Index) {
       each_panel(part, [&](Index q, Index depth) {
-        S* const to = shared_copy.data() + q * shared + i * depth;
+        S* const to = shared_copy + q * shared + i * depth;
         shares_B ? copy_columns(part, q, depth, i, size, to)
                  : copy_rows(part, q, depth, i, size, to);
       });
     });
     blocks(shares_B ? part.rows : cols, block, threads, [&](Index i, Index size, Index slot) {
-      S* const own = own_copies.col(slot).data();
+      S* const own = own_copies + slot * own_size;
       if (part.k == 0 && !keep_) block_of(part, shares_B, i, size).setZero();
       each_panel(part, [&](Index q, Index depth) {
-        const S* const all = shared_copy.data() + q * shared;
+        const S* const all = shared_copy + q * shared;
         if (shares_B) {
           copy_rows(part, q, depth, i, size, own);
           multiply(part.row + i, own, size, depth, 0, all, cols);
