@@ -9,25 +9,24 @@
 
 namespace ttt::detail {
 
-/// C = sign A B, or C += sign A B, with A [rows, depth] and B [depth, cols].
 template <class S, int order_A, int order_B>
 class BlasProduct {
  public:
-  BlasProduct(Factor<S, order_A> A, Factor<S, order_B> B, Index depth, S sign, bool keep,
-              MatrixOut<S>& C)
-      : A_(A), B_(B), depth_(depth), sign_(sign), keep_(keep), C_(C) {}
+  using Product = ProductOf<S, order_A, order_B>;
+
+  explicit BlasProduct(const Product& product) : of_(product) {}
 
   /// BLAS copies a factor anew for each block, so blocks are wide.
   void run() const {
     constexpr Index small = 1 << 20, few_columns = 512;
-    const Index rows = C_.rows(), cols = C_.cols();
+    const Index rows = of_.C.rows(), cols = of_.C.cols();
     if (rows == 0 || cols == 0) return;
-    if (rows * depth_ * cols < small) return add(0, rows, 0, cols);
+    if (rows * of_.depth * cols < small) return add(0, rows, 0, cols);
     if (cols < few_columns && rows > cols) {
       parallel_blocks(rows, std::max<Index>(96, (rows / 4 + 47) / 48 * 48),
                       [&](Index i, Index size) { add(i, size, 0, cols); });
     } else {
-      const Index narrowest = depth_ > cols ? 32 : 128;
+      const Index narrowest = of_.depth > cols ? 32 : 128;
       parallel_blocks(cols, std::clamp<Index>((cols / 4 + 15) / 16 * 16, narrowest, 512),
                       [&](Index j, Index size) { add(0, rows, j, size); });
     }
@@ -36,23 +35,18 @@ class BlasProduct {
  private:
   void add(Index i, Index rows, Index j, Index cols) const {
     namespace eigen = Eigen::internal;
-    if (!keep_) C_.block(i, j, rows, cols).setZero();
-    if (depth_ == 0) return;
+    if (!of_.keep) of_.C.block(i, j, rows, cols).setZero();
+    if (of_.depth == 0) return;
     eigen::gemm_blocking_space<Eigen::ColMajor, S, S, Eigen::Dynamic, Eigen::Dynamic,
                                Eigen::Dynamic>
-        blocking(rows, cols, depth_, 1, true);
+        blocking(rows, cols, of_.depth, 1, true);
     using Kernel = eigen::general_matrix_matrix_product<Index, S, order_A, false, S, order_B, false,
                                                         Eigen::ColMajor, 1>;
-    Kernel::run(rows, cols, depth_, A_.at(i, 0), A_.stride, B_.at(0, j), B_.stride, &C_(i, j), 1,
-                C_.outerStride(), sign_, blocking, nullptr);
+    Kernel::run(rows, cols, of_.depth, of_.A.at(i, 0), of_.A.stride, of_.B.at(0, j), of_.B.stride,
+                &of_.C(i, j), 1, of_.C.outerStride(), of_.sign, blocking, nullptr);
   }
 
-  Factor<S, order_A> A_;
-  Factor<S, order_B> B_;
-  Index depth_;
-  S sign_;
-  bool keep_;
-  MatrixOut<S>& C_;
+  Product of_;
 };
 
 template <class S, int order_A, int order_B>

@@ -15,20 +15,19 @@
 
 namespace ttt::detail {
 
-/// C = sign A B, or C += sign A B, with A [rows, depth] and B [depth, cols]. Which thread computes
-/// a block makes no difference to its numbers.
+/// Which thread computes a block makes no difference to its numbers.
 template <class S, int order_A, int order_B>
 class PanelProduct {
  public:
-  PanelProduct(Factor<S, order_A> A, Factor<S, order_B> B, Index depth, S sign, bool keep,
-               MatrixOut<S>& C)
-      : A_(A), B_(B), depth_(depth), sign_(sign), keep_(keep), C_(C) {}
+  using Product = ProductOf<S, order_A, order_B>;
+
+  explicit PanelProduct(const Product& product) : of_(product) {}
 
   void run() const {
-    if (C_.cols() == 0) return;
-    for (Index k = 0; k == 0 || k < depth_; k += most_depth)
-      for (Index i = 0; i < C_.rows(); i += most_rows)
-        add({i, std::min(most_rows, C_.rows() - i), k, std::min(most_depth, depth_ - k)});
+    if (of_.C.cols() == 0) return;
+    for (Index k = 0; k == 0 || k < of_.depth; k += most_depth)
+      for (Index i = 0; i < of_.C.rows(); i += most_rows)
+        add({i, std::min(most_rows, of_.C.rows() - i), k, std::min(most_depth, of_.depth - k)});
   }
 
  private:
@@ -59,7 +58,7 @@ class PanelProduct {
   };
 
   void add(const Part& part) const {
-    const Index cols = C_.cols();
+    const Index cols = of_.C.cols();
     const bool small = part.rows * part.depth * cols < (1 << 20);  // over before a thread is awake
     const Index threads = small ? 1 : available_threads();
     const bool shares_B = cols < few_columns && part.rows > cols;
@@ -82,7 +81,7 @@ class PanelProduct {
     });
     blocks(shares_B ? part.rows : cols, block, threads, [&](Index i, Index size, Index slot) {
       S* const own = own_copies + slot * own_size;
-      if (part.k == 0 && !keep_) block_of(part, shares_B, i, size).setZero();
+      if (part.k == 0 && !of_.keep) block_of(part, shares_B, i, size).setZero();
       each_panel(part, [&](Index q, Index depth) {
         const S* const all = shared_copy + q * shared;
         if (shares_B) {
@@ -97,8 +96,8 @@ class PanelProduct {
   }
 
   auto block_of(const Part& part, bool of_rows, Index begin, Index size) const {
-    return of_rows ? C_.block(part.row + begin, 0, size, C_.cols())
-                   : C_.block(part.row, begin, part.rows, size);
+    return of_rows ? of_.C.block(part.row + begin, 0, size, of_.C.cols())
+                   : of_.C.block(part.row, begin, part.rows, size);
   }
 
   /// Calls `body(begin, size, slot)` for blocks of [0, count).
@@ -119,35 +118,30 @@ class PanelProduct {
   void copy_rows(const Part& part, Index q, Index depth, Index i, Index rows, S* to) const {
     const Index row = part.row + i, k = part.k + q;
     if constexpr (order_A == Eigen::ColMajor) {
-      CopyRows()(to, A_.from(row, k), depth, rows);
+      CopyRows()(to, of_.A.from(row, k), depth, rows);
     } else {
       // Eigen's copy walks all rows of a panel at once: 1.6 times the time.
       std::array<S, static_cast<std::size_t>(Traits::mr * panel_depth)> columns;
       for (Index r = 0; r < rows; r += Traits::mr) {
         const Index height = std::min<Index>(Traits::mr, rows - r);
         using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
-        transpose<S>(Rows(A_.at(row + r, k), depth, height, Eigen::OuterStride<>(A_.stride)),
+        transpose<S>(Rows(of_.A.at(row + r, k), depth, height, Eigen::OuterStride<>(of_.A.stride)),
                      columns.data());
         CopyRows()(to + r * depth, {columns.data(), height}, depth, height);
       }
     }
   }
   void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
-    CopyColumns()(to, B_.from(part.k + q, j), depth, cols);
+    CopyColumns()(to, of_.B.from(part.k + q, j), depth, cols);
   }
 
   /// The block of C whose first entry is (i, j), by copies of some rows and columns.
   void multiply(Index i, const S* A, Index rows, Index depth, Index j, const S* B,
                 Index cols) const {
-    Kernel()(Result(&C_(i, j), C_.outerStride()), A, B, rows, depth, cols, sign_);
+    Kernel()(Result(&of_.C(i, j), of_.C.outerStride()), A, B, rows, depth, cols, of_.sign);
   }
 
-  Factor<S, order_A> A_;
-  Factor<S, order_B> B_;
-  Index depth_;
-  S sign_;
-  bool keep_;
-  MatrixOut<S>& C_;
+  Product of_;
 };
 
 template <class S, int order_A, int order_B>

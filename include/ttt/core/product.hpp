@@ -1,10 +1,8 @@
 /// @file
 /// Matrix products of run-time size. Every large product of the library goes through these forms;
-/// threads share blocks that depend on the shapes alone. A factor or result of one column is a
-/// vector, which needs no copy of the matrix.
+/// threads share blocks that depend on the shapes alone. Where the result has one column, B is
+/// a vector, and A need not be copied.
 #pragma once
-
-#include <algorithm>
 
 #if defined(EIGEN_USE_BLAS)
 #include "ttt/core/blas_product.hpp"
@@ -51,34 +49,27 @@ struct Product {
 
  private:
   static void multiply_ab(In A, In B, Out C, bool keep, S sign) {
-    multiply<Eigen::ColMajor, Eigen::ColMajor>({A, B, A.cols(), sign}, C, keep);
+    multiply<Eigen::ColMajor, Eigen::ColMajor>(A, B, A.cols(), sign, C, keep);
   }
   static void multiply_atb(In A, In B, Out C, bool keep) {
-    multiply<Eigen::RowMajor, Eigen::ColMajor>({A, B, A.rows(), S(1)}, C, keep);
+    multiply<Eigen::RowMajor, Eigen::ColMajor>(A, B, A.rows(), S(1), C, keep);
   }
   static void multiply_abt(In A, In B, Out C, S sign) {
-    multiply<Eigen::ColMajor, Eigen::RowMajor>({A, B, A.cols(), sign}, C, true);
+    multiply<Eigen::ColMajor, Eigen::RowMajor>(A, B, A.cols(), sign, C, true);
   }
 
-  struct Factors {
-    In A, B;
-    Index depth;
-    S sign;
-  };
-
-  /// C = sign A B, or C += sign A B to keep what is there. The order of a transposed factor is that
-  /// of rows.
+  /// The order of a transposed factor is that of rows.
   template <int order_A, int order_B>
-  static void multiply(const Factors& f, Out& C, bool keep) {
-    const detail::Factor<S, order_A> A{f.A.data(), f.A.outerStride()};
-    const detail::Factor<S, order_B> B{f.B.data(), f.B.outerStride()};
+  static void multiply(In A_memory, In B_memory, Index depth, S sign, Out& C, bool keep) {
+    const detail::Factor<S, order_A> A{A_memory.data(), A_memory.outerStride()};
+    const detail::Factor<S, order_B> B{B_memory.data(), B_memory.outerStride()};
     if (C.cols() != 1 || order_B != Eigen::ColMajor)
-      return detail::LargeProduct<S, order_A, order_B>(A, B, f.depth, f.sign, keep, C).run();
+      return detail::LargeProduct<S, order_A, order_B>({A, B, depth, sign, keep, C}).run();
     if (C.rows() == 0) return;
-    const Index height = C.rows() * f.depth < (1 << 20) ? C.rows() : (C.rows() + 3) / 4;
+    const Index height = C.rows() * depth < (1 << 20) ? C.rows() : (C.rows() + 3) / 4;
     if (!keep) C.setZero();
     parallel_blocks(C.rows(), height, [&](Index i, Index rows) {
-      add_column<order_A>(rows, f.depth, A.from(i, 0), f.B.data(), &C(i, 0), f.sign);
+      add_column<order_A>(rows, depth, A.from(i, 0), B.data, &C(i, 0), sign);
     });
   }
 
@@ -91,10 +82,10 @@ struct Product {
     namespace eigen = Eigen::internal;
     if (cols == 0) return;
     constexpr int order_x = order == Eigen::ColMajor ? Eigen::RowMajor : Eigen::ColMajor;
-    eigen::general_matrix_vector_product<Index, S, detail::Mapper<S, order>, order, false, S,
-                                         detail::Mapper<S, order_x>,
-                                         false>::run(rows, cols, A,
-                                                     detail::Mapper<S, order_x>(x, 1), y, 1, sign);
+    using X = detail::Mapper<S, order_x>;
+    using Kernel = eigen::general_matrix_vector_product<Index, S, detail::Mapper<S, order>, order,
+                                                        false, S, X, false>;
+    Kernel::run(rows, cols, A, X(x, 1), y, 1, sign);
   }
 };
 

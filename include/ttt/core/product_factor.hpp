@@ -1,5 +1,5 @@
 /// @file
-/// A factor of a product as it lies in memory.
+/// A product and its factors as they lie in memory.
 #pragma once
 
 #include "ttt/core/types.hpp"
@@ -20,6 +20,17 @@ struct Factor {
     return data + (order == Eigen::ColMajor ? row + column * stride : row * stride + column);
   }
   Mapper<S, order> from(Index row, Index column) const { return {at(row, column), stride}; }
+};
+
+/// C = sign A B, or C += sign A B to keep what is there, with A [rows, depth] and B [depth, cols].
+template <class S, int order_A, int order_B>
+struct ProductOf {
+  Factor<S, order_A> A;
+  Factor<S, order_B> B;
+  Index depth;
+  S sign;
+  bool keep;
+  MatrixOut<S>& C;
 };
 
 }  // namespace ttt::detail
