@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the layers with PyTorch's on this machine: times, and how many times as fast ours are.
+"""Compares the layers with PyTorch's and JAX's on this machine: times, and how many times as fast ours are.
 
     bench/compare_pytorch.py                        all rows, 9 rounds (half an hour or so)
     bench/compare_pytorch.py --quick                3 rounds, 2048 tokens (a few minutes)
@@ -7,13 +7,13 @@
     bench/compare_pytorch.py --official FILE        beside it the official ttt.py, where you have it
 
 Width 768, 12 heads of 64, mini-batch 16, float, one sequence. Peers: our own TTT layer in PyTorch
-(pytorch_peers.py), torch's scaled_dot_product_attention, LSTM and LSTMCell, and the Mamba layers of
-transformers (without its kernels, which need a GPU) and mambapy, in a virtual environment that is made
-on first use (a large download). Each round measures ours, then the peers, both after warm-up calls;
-times are medians over the rounds, ratios medians of the rounds' ratios with the lowest and highest.
-Times of one thread are processor time, those of several real time. Forward is without what a gradient
-needs (inference_mode); step is one token of a stream. build/native/bench/compare_pytorch.csv holds the
-same numbers.
+(pytorch_peers.py) and in JAX, compiled by XLA (jax_peers.py), torch's scaled_dot_product_attention, LSTM
+and LSTMCell, and the Mamba layers of transformers (without its kernels, which need a GPU) and mambapy, in
+a virtual environment that is made on first use (a large download). Each round measures ours, then the
+peers, both after warm-up calls; times are medians over the rounds, ratios medians of the rounds' ratios
+with the lowest and highest. Times of one thread are processor time, those of several real time. Forward is
+without what a gradient needs (inference_mode); step is one token of a stream.
+build/native/bench/compare_pytorch.csv holds the same numbers.
 """
 import argparse
 import csv
@@ -31,7 +31,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 BUILD = os.path.join(ROOT, "build", "native")
 PROGRAM = os.path.join(BUILD, "bench", "layers_bench")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-PACKAGES = {"official": "transformers", "transformers": "transformers", "mambapy": "mambapy"}
+PACKAGES = {"JAX": ["jax"], "official": ["torch", "transformers"], "transformers": ["torch", "transformers"],
+            "mambapy": ["torch", "mambapy"]}  # other peers need torch alone
 OUR_OPERATIONS = {"forward+backward": ["forward-cache", "backward"]}  # others have the same name
 FACTS = ["machine", "compiler", "flags", "Eigen"]
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -55,10 +56,10 @@ def all_groups(options):
     official = ["official"] if options.official else []
     compiled = ["torch.compile"] if options.compile else []
     for layer in ("ttt-linear-t", "ttt-mlp-t"):
-        groups += [Group(layer, "forward", tokens, ["PyTorch", *compiled, *official])
+        groups += [Group(layer, "forward", tokens, ["PyTorch", "JAX", *compiled, *official])
                    for tokens in (512, 2048, 8192)]
-        groups += [Group(layer, "forward+backward", 2048, ["PyTorch", *compiled, *official]),
-                   Group(layer, "inner-forward", 2048, ["PyTorch", *official]),
+        groups += [Group(layer, "forward+backward", 2048, ["PyTorch", "JAX", *compiled, *official]),
+                   Group(layer, "inner-forward", 2048, ["PyTorch", "JAX", *official]),
                    Group(layer, "step", 1, ["PyTorch", *official])]
     for operation in ("forward", "forward+backward"):
         groups += [Group("attention", operation, tokens, ["SDPA"]) for tokens in (2048, 8192)]
@@ -143,12 +144,14 @@ def prepare_python(folder, packages):
 
 
 class Peers:
-    """A PyTorch process with a fixed number of threads."""
+    """A process that runs peers, PyTorch's or JAX's, with a fixed number of threads."""
 
-    def __init__(self, python, threads, official, log_path):
-        self.log_path = log_path
-        program = os.path.join(ROOT, "bench", "pytorch_peers.py")
-        command = [python, program, "--threads", str(threads)] + (["--official", official] if official else [])
+    def __init__(self, python, framework, threads, official, log_path):
+        self.framework, self.log_path = framework, log_path
+        program = os.path.join(ROOT, "bench", f"{framework.lower()}_peers.py")
+        command = [python, program, "--threads", str(threads)]
+        if official and framework == "PyTorch":
+            command += ["--official", official]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
                                     "HF_HUB_OFFLINE": "1"}
         with open(log_path, "a") as log:
@@ -159,7 +162,7 @@ class Peers:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"error: the PyTorch process ended with {self.process.wait()}; see {self.log_path}")
+            sys.exit(f"error: the {self.framework} process ended with {self.process.wait()}; see {self.log_path}")
         return json.loads(line)
 
     def measure(self, group, peer):
@@ -234,13 +237,14 @@ class Comparison:
         clock = "cpu_time" if threads == 1 else "real_time"
         return sum(row[clock] * SECONDS[row["time_unit"]] for row in measured)
 
-    def measure(self, group, threads, peers):
+    def measure(self, group, threads, process_of):
+        """process_of: of a peer and a number of threads, the process that measures it."""
         times = {peer: [] for peer in ["ours", *group.peers]}
         for _ in range(self.rounds):
             times["ours"].append(self.ours(group, threads))
             for peer in [p for p in times if p != "ours"]:
                 try:
-                    times[peer].append(peers.measure(group, peer))
+                    times[peer].append(process_of(peer, threads).measure(group, peer))
                 except RuntimeError as error:
                     del times[peer]
                     self.notes.append(f"{group}/{peer}, threads {threads}, was not measured: {error}")
@@ -303,7 +307,7 @@ def parse_options():
     parser.add_argument("--compile", action="store_true", help="beside eager TTT layers those of torch.compile "
                         "(the whole layer at 512 tokens, else the loop's body; slow to compile)")
     parser.add_argument("--venv", default=os.path.join(ROOT, "build", "pytorch"), metavar="DIR",
-                        help="virtual environment with PyTorch; made where it is missing (build/pytorch)")
+                        help="virtual environment with PyTorch and JAX; made where it is missing (build/pytorch)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     try:
@@ -326,18 +330,23 @@ def compare(options, groups, python, log_path):
     comparison = Comparison(options.rounds)
     cases = [(group, threads) for threads in options.threads for group in groups
              if threads == 1 or group.operation != "step"]
-    peers, others = {}, Others()
+    processes, others = {}, Others()
+
+    def process_of(peer, threads):
+        framework = "JAX" if peer == "JAX" else "PyTorch"
+        if (framework, threads) not in processes:
+            processes[framework, threads] = Peers(python, framework, threads, options.official, log_path)
+            comparison.facts[framework] = processes[framework, threads].versions
+        return processes[framework, threads]
+
     try:
         for i, (group, threads) in enumerate(cases):
             say(f"{group}, threads {threads} ({i + 1} of {len(cases)})")
-            if threads not in peers:
-                peers[threads] = Peers(python, threads, options.official, log_path)
-                comparison.facts["PyTorch"] = peers[threads].versions
-            comparison.measure(group, threads, peers[threads])
+            comparison.measure(group, threads, process_of)
     except KeyboardInterrupt:
         comparison.notes.append("interrupted: rows are missing")
     finally:
-        for process in peers.values():
+        for process in processes.values():
             process.end()
     if others.cores() > 0.1:
         comparison.notes.append(f"other programs kept {others.cores():.1f} cores busy: measure again without "
@@ -348,8 +357,9 @@ def compare(options, groups, python, log_path):
 def main():
     options = parse_options()
     groups = chosen_groups(options)
-    used = dict.fromkeys(PACKAGES.get(peer, "torch") for group in groups for peer in group.peers)
-    python = prepare_python(os.path.abspath(options.venv), list(dict.fromkeys(["torch", *used])))
+    packages = dict.fromkeys(package for group in groups for peer in group.peers
+                             for package in PACKAGES.get(peer, ["torch"]))
+    python = prepare_python(os.path.abspath(options.venv), list(packages))
     build_ours()
     output = os.path.join(BUILD, "bench", "compare_pytorch")
     open(output + ".log", "w").close()

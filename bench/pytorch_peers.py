@@ -2,34 +2,29 @@
 """The PyTorch side of compare_pytorch.py, which runs it with the Python of its virtual environment.
 
     pytorch_peers.py --check FILE...                 our TTT layer against reference values
-    pytorch_peers.py --threads N [--official FILE]   measures what its standard input asks for
+    pytorch_peers.py --threads N [--official FILE]   measures what its standard input asks for (peer_server.py)
 
 The TTT layer here is our own, written from the equations for speed in eager PyTorch: what does not
 depend on the inner weights is computed for all mini-batches at once, the rest is a loop over
 mini-batches with one batched product for all heads. The reference files (safetensors) hold one layer's
 parameters under their names in the published checkpoints, `input.hidden_states`, `output`, `probe`, and
 the gradients of sum(output * probe) as `grad.<name>`.
-
-A request is a line of JSON with layer, operation, T and peer; the answer is one with `seconds` of a
-call, or of a token for `step`, or with `error`. One thread's seconds are processor time.
 """
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import sys
-import time
 import types
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import peer_server
+
 WIDTH, HEADS, MINI_BATCH = 768, 12, 16
 EPSILON = 1e-6
-MEASURE_SECONDS = 0.2
 # torch.compile unrolls the loop over mini-batches, which takes minutes for more tokens than these;
 # beyond them it is given the body of the loop.
 WHOLE_TOKENS = 512
@@ -349,63 +344,6 @@ def make_case(request, official):
     return torch.inference_mode()(call)
 
 
-def measure(call, clock):
-    """Mean seconds of a call, over calls that take MEASURE_SECONDS together."""
-    start, calls = clock(), 0
-    while True:
-        call()
-        calls += 1
-        seconds = clock() - start
-        if seconds >= MEASURE_SECONDS:
-            return seconds / calls
-
-
-class Server:
-    """Measures cases and keeps those of one layer, operation and T warm."""
-
-    def __init__(self, threads, official):
-        self.official = official
-        self.clock = time.process_time if threads == 1 else time.perf_counter
-        self.row, self.calls = None, {}
-
-    def answer(self, request):
-        row = [request["layer"], request["operation"], request["T"]]
-        if row != self.row:
-            self.row, self.calls = row, {}
-        peer = request["peer"]
-        if peer not in self.calls:
-            call = make_case(request, self.official)
-            measure(call, self.clock)  # warm
-            self.calls[peer] = call
-        return {"seconds": measure(self.calls[peer], self.clock)}
-
-
-def versions():
-    found = [f"torch {torch.__version__}"]
-    for package in ("transformers", "mambapy"):
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return ", ".join([*found, f"Python {platform.python_version()}"])
-
-
-def serve(threads, official):
-    torch.set_num_threads(threads)
-    # What the packages print goes to standard error: standard output carries answers alone.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    print(json.dumps({"versions": versions()}), file=answers)
-    server = Server(threads, official)
-    for line in sys.stdin:
-        try:
-            answer = server.answer(json.loads(line))
-        except Exception as error:  # whatever a peer's code does, the other rows are measured
-            reason = str(error).strip().splitlines()
-            answer = {"error": f"{type(error).__name__}: {reason[0] if reason else 'no message'}"}
-        print(json.dumps(answer), file=answers)
-
-
 def relative_error(value, expected):
     return ((value - expected).abs().max() / expected.abs().max()).item()
 
@@ -447,7 +385,9 @@ def main():
     if options.check:
         torch.set_default_dtype(torch.float64)
         sys.exit(0 if all([check(path) for path in options.check]) else 1)
-    serve(options.threads, options.official)
+    torch.set_num_threads(options.threads)
+    peer_server.serve(options.threads, ["torch", "transformers", "mambapy"],
+                      lambda request: make_case(request, options.official))
 
 
 if __name__ == "__main__":
