@@ -12,7 +12,6 @@ the gradients of sum(output * probe) as `grad.<name>`.
 """
 import argparse
 import importlib.util
-import json
 import os
 import sys
 import types
@@ -22,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import peer_server
+from reference_check import largest_error, read_layer, relative_error, report
 
 WIDTH, HEADS, MINI_BATCH = 768, 12, 16
 EPSILON = 1e-6
@@ -344,18 +344,9 @@ def make_case(request, official):
     return torch.inference_mode()(call)
 
 
-def relative_error(value, expected):
-    return ((value - expected).abs().max() / expected.abs().max()).item()
-
-
 def check(path):
     """Largest relative errors of output, steps and gradients in double; True where all are small."""
-    from safetensors import safe_open
-    with safe_open(path, "pt") as file:
-        config = json.loads(file.metadata()["config"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if config["share_qk"] or config["use_gate"]:
-        sys.exit(f"error: {path} is of a layer with shared projections or a gate, expected a plain one")
+    config, tensors = read_layer(path, "pt")
     mlp = config["ttt_layer_type"] == "mlp"
     layer = TTT(mlp, config["hidden_size"], config["num_attention_heads"], config["mini_batch_size"],
                 config["ttt_base_lr"], config["rope_theta"])
@@ -368,12 +359,8 @@ def check(path):
         state = layer.initial_state(len(x))
         steps = torch.cat([layer.step(x[:, t:t + 1], state) for t in range(x.shape[1])], 1)
     errors = {"output": relative_error(y, tensors["output"]), "steps": relative_error(steps, tensors["output"]),
-              "gradients": max(relative_error(d, tensors["grad." + name]) for d, name in zip(gradients, named))}
-    # Published values of TTT-MLP hold a derivative of GELU with constants rounded to eight digits.
-    good = max(errors.values()) < (1e-8 if mlp else 1e-12)
-    print(f"{'ok  ' if good else 'FAIL'} {os.path.basename(path)}",
-          *(f"{name} {error:.1e}" for name, error in errors.items()), sep="  ")
-    return good
+              "gradients": largest_error((d, tensors["grad." + name]) for d, name in zip(gradients, named))}
+    return report(path, mlp, errors)
 
 
 def main():
