@@ -43,40 +43,40 @@ class SmallProduct {
       Product<S>::ab(A, B, C);
       if (c.size() > 0) C.colwise() += c;
     } else {
-      multiply(view(A), view(B), C, {S(0), S(1), c.size() > 0 ? c.data() : nullptr});
+      multiply(view(A), view(B), C, {false, S(1), c.size() > 0 ? c.data() : nullptr});
     }
   }
   /// C += A B
   static void add_ab(In A, In B, Out C) {
     if (is_large(A, B.cols())) return Product<S>::add_ab(A, B, C);
-    multiply(view(A), view(B), C, {S(1), S(1), nullptr});
+    multiply(view(A), view(B), C, {true, S(1), nullptr});
   }
   /// C -= A B
   static void subtract_ab(In A, In B, Out C) {
     if (is_large(A, B.cols())) return Product<S>::subtract_ab(A, B, C);
-    multiply(view(A), view(B), C, {S(1), S(-1), nullptr});
+    multiply(view(A), view(B), C, {true, S(-1), nullptr});
   }
   /// C += A B'
   static void add_abt(In A, In B, Out C) {
     if (A.cols() == 1) return add_column_products(A.data(), B.data(), C);
     if (is_large(A, B.rows())) return Product<S>::add_abt(A, B, C);
-    multiply(view(A), transposed(B), C, {S(1), S(1), nullptr});
+    multiply(view(A), transposed(B), C, {true, S(1), nullptr});
   }
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) {
     if (is_large(A, B.rows())) return Product<S>::subtract_abt(A, B, C);
-    multiply(view(A), transposed(B), C, {S(1), S(-1), nullptr});
+    multiply(view(A), transposed(B), C, {true, S(-1), nullptr});
   }
   /// C = A' B
   static void atb(In A, In B, Out C) {
     if (B.cols() == 1) return Product<S>::atb_column(A, B.col(0), C.col(0));
     if (is_large(A, B.cols()) || B.cols() < few_columns) return Product<S>::atb(A, B, C);
-    multiply_transposed(A, B, C, S(0));
+    multiply_transposed(A, B, C, false);
   }
   /// C += A' B
   static void add_atb(In A, In B, Out C) {
     if (is_large(A, B.cols()) || B.cols() < few_columns) return Product<S>::add_atb(A, B, C);
-    multiply_transposed(A, B, C, S(1));
+    multiply_transposed(A, B, C, true);
   }
 
  private:
@@ -104,9 +104,10 @@ class SmallProduct {
   static View view(In A) { return {A.data(), A.rows(), A.cols(), 1, A.outerStride()}; }
   static View transposed(In A) { return {A.data(), A.cols(), A.rows(), A.outerStride(), 1}; }
 
-  /// How a product enters C: C = keep C + sign (A B + start 1').
+  /// How a product enters C: C = A B + start 1', or C += sign A B.
   struct Entry {
-    S keep, sign;    // 0 or 1: C is not read where it is not kept; 1 or -1
+    bool keeps;
+    S sign;          // 1 or -1
     const S* start;  // may be null
   };
 
@@ -159,13 +160,17 @@ class SmallProduct {
         sum[i] = eigen::pmadd(left[i % packets], right, sum[i]);
       });
     }
-    S* const c = C.data() + row + column * C.outerStride();
-    const Packet factor = eigen::pset1<Packet>(entry.sign);
+    const Index stride = C.outerStride();
+    S* const c = C.data() + row + column * stride;
+    if (entry.keeps) {
+      const Packet factor = eigen::pset1<Packet>(entry.sign);
+      detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
+        const S* const place = c + Index{i / packets} * stride + i % packets * lanes;
+        sum[i] = eigen::pmadd(factor, sum[i], eigen::ploadu<Packet>(place));
+      });
+    }
     detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
-      S* const place = c + Index{i / packets} * C.outerStride() + i % packets * lanes;
-      const Packet kept =
-          entry.keep == S(0) ? eigen::pset1<Packet>(S(0)) : eigen::ploadu<Packet>(place);
-      eigen::pstoreu(place, eigen::pmadd(factor, sum[i], kept));
+      eigen::pstoreu(c + Index{i / packets} * stride + i % packets * lanes, sum[i]);
     });
   }
 
@@ -177,16 +182,16 @@ class SmallProduct {
     }
   }
 
-  /// C = keep C + A' B: A' is laid out on the stack, a panel at a time, as the tiles read it.
-  static void multiply_transposed(In A, In B, Out& C, S keep) {
+  /// C = A' B, or C += A' B: A' is laid out on the stack, a panel at a time, as the tiles read it.
+  static void multiply_transposed(In A, In B, Out& C, bool keeps) {
     std::array<S, static_cast<std::size_t>(tile_rows * panel_depth)> panel;
-    for (Index k = 0; k == 0 || k < A.rows(); k += panel_depth, keep = S(1)) {
+    for (Index k = 0; k == 0 || k < A.rows(); k += panel_depth, keeps = true) {
       const Index depth = std::min(panel_depth, A.rows() - k);
       for (Index row = 0; row < A.cols(); row += tile_rows) {
         const Index height = std::min(tile_rows, A.cols() - row);
         detail::transpose<S>(A.block(k, row, depth, height), panel.data());
         multiply({panel.data(), height, depth, 1, height}, view(B.middleRows(k, depth)),
-                 C.middleRows(row, height), {keep, S(1), nullptr});
+                 C.middleRows(row, height), {keeps, S(1), nullptr});
       }
     }
   }
