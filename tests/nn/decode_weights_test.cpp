@@ -90,20 +90,33 @@ TEST(DecodeWeightsTest, ACopyOfTheLayerUsesItsOwnWeights) {
   });
 }
 
+struct Forgetting : PublishedRule {
+  static constexpr bool token_factors = false;
+  static constexpr ForgetAfterGradient forgetting{};
+};
+
 TEST(DecodeWeightsTest, AnyNumberOfThreadsGivesTheSameBits) {
   const ThreadCount guard(3);
-  const TTTLinear<float> original({.width = 768, .heads = 12, .gate = true});
-  const auto x = tokens(768, 5);
-  for (const WeightFormat format : formats) {
-    std::vector<Matrix<float>> y;
-    for (const Index threads : {1, 2, 3}) {
-      auto layer = original;
-      const DecodeWeights weights(layer, format, threads);
-      y.push_back(by_step(layer, x, {.decode_weights = &weights}));
+  const auto check = [](const auto& original, Index count) {
+    const auto x = tokens(original.width(), count);
+    for (const WeightFormat format : formats) {
+      std::vector<Matrix<float>> y;
+      for (const Index threads : {1, 2, 3}) {
+        auto layer = original;
+        const DecodeWeights weights(layer, format, threads);
+        y.push_back(by_step(layer, x, {.decode_weights = &weights}));
+      }
+      EXPECT_TRUE(same_bits(y[1], y[0]));
+      EXPECT_TRUE(same_bits(y[2], y[0]));
     }
-    EXPECT_TRUE(same_bits(y[1], y[0]));
-    EXPECT_TRUE(same_bits(y[2], y[0]));
-  }
+  };
+  check(TTTLinear<float>({.width = 768, .heads = 12, .gate = true}), 5);
+  // Heads that are enough work for three threads, mini-batch borders among their tokens, ...
+  const TTTConfig wide{.width = 320, .heads = 5, .mini_batch = 3};
+  check(TTTMLP<float>(wide), 7);
+  check(TTTLayer<float, MLPModel, Forgetting>(wide), 7);
+  // ... and from some token on, groups of heads.
+  check(Attention<float>({.width = 512, .heads = 8, .key_value_heads = 4}), 400);
 }
 
 struct TwoWeights {

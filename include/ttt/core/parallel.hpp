@@ -96,6 +96,15 @@ void parallel_blocks(Index count, Index block, Body&& body) {
   });
 }
 
+/// Runs `body(begin, size, part)` over [0, count) in `parts` consecutive parts of about equal size.
+template <class Body>
+void parallel_parts(Index count, Index parts, Body&& body) {
+  parallel_for(parts, [&](Index part) {
+    const Index begin = count * part / parts;
+    body(begin, count * (part + 1) / parts - begin, part);
+  });
+}
+
 /// Tokens that an element-wise operation handles at once: enough work for one task, and few enough
 /// that a block of usual width stays in the second-level cache.
 inline constexpr Index token_block = 64;

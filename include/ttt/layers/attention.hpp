@@ -225,7 +225,7 @@ void Attention<S>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t, Workspa
   rotary_.rotate(w.k_t, state.length);
   w.q_t *= config_.score_scale<S>();
   AttentionMemory<S>::append_one(state, w.k_t, w.v_t);
-  AttentionStep<S>::attend(config_, state, w);
+  AttentionStep<S>::attend(config_, state, w, options);
   Linear<S>::step(w.out_t, p.o_proj, y_t, options.decode_weights);
 }
 

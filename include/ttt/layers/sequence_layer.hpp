@@ -33,6 +33,13 @@ struct RunOptions {
   /// Packed weights that `step` reads in place of the layer's own, with their threads; made from
   /// this very layer or model (nn/decode_weights.hpp). Null: the layer's own, on one thread.
   const DecodeWeights* decode_weights = nullptr;
+
+  /// Parts in which `step` does independent work of its heads that reads `numbers` of type S.
+  template <class S>
+  Index step_parts(Index numbers) const {
+    const Index bytes = numbers * static_cast<Index>(sizeof(S));
+    return decode_weights ? decode_weights->parts(bytes) : 1;
+  }
 };
 
 /// Tokens of each sequence of a batch; the sequences stand side by side in one matrix.

@@ -255,26 +255,33 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
 
   /// One token of the published rule, whose step is a kernel of its own. (Like `step_piece` a
   /// template, since each is compiled for its own rules alone.)
-  void step_head(Index h, auto& state, auto& w) const {
+  void step_head(Index h, auto& state, auto& w, auto& scratch) const {
     const Index f = config_.head_width(), last = w.tau.size() - 1;
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     auto R = state.carried.sums.head(h);
-    w.step_head.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k),
-                     head(w.q), head(w.v), w.token.rate(h, 0), w.tau[state.position], head(w.z));
+    scratch.step(std::as_const(state).weights.head(h), R, parameters_.norm(h), head(w.k), head(w.q),
+                 head(w.v), w.token.rate(h, 0), w.tau[state.position], head(w.z));
     if (state.position == last) finish_mini_batch(state.weights.head(h), R, w.tau[last]);
   }
 
   /// One token of any rule: a piece of one token.
-  void step_piece(Index h, auto& state, auto& w) const {
+  void step_piece(Index h, auto& state, auto& w, auto& scratch) const {
     const Index f = config_.head_width(), place = state.position % mini_batch();
     const auto head = [&](Vector<S>& v) { return v.segment(h * f, f); };
     const TTTPiece piece{0, 0, 1, place, place + 1 == mini_batch()};
-    const S decay = Heads::read_rates(piece, h, w.tau, w.token, w.step_head.rates);
+    const S decay = Heads::read_rates(piece, h, w.tau, w.token, scratch.rates);
     const SerialScope alone;  // directions may have large products
     for (int i = 0; i < Rule::inner_steps; ++i)
       Heads(config_, parameters_)
           .forward_piece(piece, h, decay, head(w.k), head(w.q), head(w.v), head(w.z), state,
-                         w.step_head);
+                         scratch);
+  }
+
+  /// Parts of the heads for the threads of a step: W and the sums that it reads.
+  Index step_parts(const State& state, const RunOptions& options) const {
+    Index numbers = 0;
+    for (const auto& W : state.weights.W) numbers += 2 * W.size();
+    return std::min(options.step_parts<S>(numbers), config_.heads);
   }
 
   /// Gives everything that `step` works on its size: a token that ends a mini-batch.
@@ -351,13 +358,19 @@ void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
   views().step(x_t, state, options, w);
   rates().step(x_t, w.k, options.inner_rate_scale, w.token);
   InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
-  for (Index h = 0; h < config_.heads; ++h) {
-    if constexpr (std::same_as<Rule, PublishedRule>) {
-      step_head(h, state, w);
-    } else {
-      step_piece(h, state, w);
+  const Index parts = step_parts(state, options);
+  if (std::ssize(w.step_heads) < parts)
+    w.step_heads.resize(static_cast<std::size_t>(parts), w.step_heads.front());
+  parallel_parts(config_.heads, parts, [&](Index begin, Index size, Index part) {
+    auto& scratch = w.step_heads[static_cast<std::size_t>(part)];
+    for (Index h = begin; h < begin + size; ++h) {
+      if constexpr (std::same_as<Rule, PublishedRule>) {
+        step_head(h, state, w, scratch);
+      } else {
+        step_piece(h, state, w, scratch);
+      }
     }
-  }
+  });
   advance(state, 1);
   LayerNorm<S>::step(w.z, parameters_.post_norm_weight, parameters_.post_norm_bias, epsilon, w.n);
   if (config_.gate) {

@@ -229,7 +229,7 @@ template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 struct TTTWorkspace {
   TTTWorkspace(Index width, Index head_count)
       : corruption(static_cast<std::size_t>(head_count)),
-        step_head(width / head_count),
+        step_heads(1, StepHead<S, M, Rule>(width / head_count)),
         x(width),
         q(width),
         k(width),
@@ -245,11 +245,11 @@ struct TTTWorkspace {
   std::vector<TTTHeadScratch<S, M, Rule>> heads;      // one for each thread
   /// A head's own: the basis of a low-rank corruption.
   std::vector<typename RuleTraits<Rule>::Corruption::template Scratch<S>> corruption;
-  StepHead<S, M, Rule> step_head;
-  Vector<S> x, q, k, v, z, n;  // one token
-  TTTActivations<S> token;     // its rates: [H, 1]
-  Matrix<S> tail;              // [D, K-1]
-  Vector<S> tau;               // [b]
+  std::vector<StepHead<S, M, Rule>> step_heads;  // one for each thread of a step
+  Vector<S> x, q, k, v, z, n;                    // one token
+  TTTActivations<S> token;                       // its rates: [H, 1]
+  Matrix<S> tail;                                // [D, K-1]
+  Vector<S> tau;                                 // [b]
 };
 
 }  // namespace ttt

@@ -71,6 +71,10 @@ class DecodeWeights {
   /// Bytes of all weights: what one token reads.
   Index bytes() const { return bytes_; }
 
+  /// Parts in which `step` does independent work that reads `bytes`: one for each thread, but none
+  /// that is over before its thread is awake.
+  Index parts(Index bytes) const { return std::clamp<Index>(bytes / least_bytes, 1, threads_); }
+
   /// The packed form of the tensor at `data`; null where there is none.
   const PackedMatrix* find(const float* data) const {
     const auto found = std::lower_bound(entries_.begin(), entries_.end(), data);
@@ -84,9 +88,8 @@ class DecodeWeights {
       panels += product.weight->panels();
       bytes += product.weight->bytes();
     }
-    const Index parts = std::clamp<Index>(bytes / least_bytes, 1, threads_);
-    parallel_for(parts, [&](Index part) {
-      Index begin = panels * part / parts, end = panels * (part + 1) / parts;
+    parallel_parts(panels, parts(bytes), [&](Index begin, Index size, Index) {
+      Index end = begin + size;
       for (const auto& [weight, y] : products) {
         const Index count = weight->panels();
         const Index first = std::clamp<Index>(begin, 0, count);
