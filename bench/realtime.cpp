@@ -23,6 +23,8 @@
 #include "ttt/core/flush_denormals.hpp"
 #include "ttt/layers/fixed_lstm.hpp"
 #include "ttt/layers/fixed_ttt_linear.hpp"
+#include "ttt/layers/fixed_ttt_mlp.hpp"
+#include "ttt/layers/ttt_linear.hpp"
 #include "ttt/layers/ttt_mlp.hpp"
 
 #if defined(__linux__)
@@ -33,11 +35,12 @@ namespace ttt::bench {
 namespace {
 
 #if defined(TTT_WITH_RTNEURAL)
-const std::vector<std::string> known_layers{"ttt-linear", "ttt-linear-fixed", "ttt-mlp",     "lstm",
-                                            "lstm-fixed", "rtneural-lstm",    "rtneural-gru"};
+const std::vector<std::string> known_layers{
+    "ttt-linear", "ttt-linear-fixed", "ttt-mlp",       "ttt-mlp-fixed",
+    "lstm",       "lstm-fixed",       "rtneural-lstm", "rtneural-gru"};
 #else
-const std::vector<std::string> known_layers{"ttt-linear", "ttt-linear-fixed", "ttt-mlp", "lstm",
-                                            "lstm-fixed"};
+const std::vector<std::string> known_layers{
+    "ttt-linear", "ttt-linear-fixed", "ttt-mlp", "ttt-mlp-fixed", "lstm", "lstm-fixed"};
 #endif
 
 struct Options {
@@ -142,6 +145,11 @@ std::optional<Timings> measure(const std::string& layer, Index width, std::int64
     return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
       constexpr int heads = std::max(n / 64, 1);
       return measure_fixed<FixedTTTLinear<float, n / heads, heads>>(ttt_config(n, 1), steps);
+    });
+  if (layer == "ttt-mlp-fixed")
+    return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {
+      constexpr int heads = std::max(n / 64, 1);
+      return measure_fixed<FixedTTTMLP<float, n / heads, heads>>(ttt_config(n, 0.1), steps);
     });
   if (layer == "lstm-fixed")
     return with_fixed(width, [&]<int n>(std::integral_constant<int, n>) {

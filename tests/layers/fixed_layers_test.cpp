@@ -9,6 +9,7 @@
 #include "layers/ttt_cases.hpp"
 #include "ttt/layers/fixed_lstm.hpp"
 #include "ttt/layers/fixed_ttt_linear.hpp"
+#include "ttt/layers/fixed_ttt_mlp.hpp"
 
 namespace ttt::test {
 namespace {
@@ -133,7 +134,8 @@ void expect_lstm() {
 }
 
 /// `config` has the other switches; its sizes are those of the type.
-template <int f, int heads, int mini_batch, FixedTTTOptions options = FixedTTTOptions{}>
+template <class Model, int f, int heads, int mini_batch,
+          FixedTTTOptions options = FixedTTTOptions{}>
 void expect_ttt(TTTConfig config = {}) {
   SCOPED_TRACE(concat(heads, " heads of ", f, ", mini-batch ", mini_batch));
   config.width = heads * f;
@@ -142,10 +144,10 @@ void expect_ttt(TTTConfig config = {}) {
   config.share_qk = options.share_qk;
   config.gate = options.gate;
   config.conv_kernel = options.conv_kernel;
-  expect_twins<FixedTTTLinear<float, f, heads, mini_batch, options>, LinearCases>(config,
-                                                                                  mini_batch);
-  expect_twins<FixedTTTLinear<double, f, heads, mini_batch, options>, LinearCases>(config,
-                                                                                   mini_batch);
+  expect_twins<FixedTTTLayer<float, Model, f, heads, mini_batch, options>, TTTCases<Model>>(
+      config, mini_batch);
+  expect_twins<FixedTTTLayer<double, Model, f, heads, mini_batch, options>, TTTCases<Model>>(
+      config, mini_batch);
 }
 
 constexpr FixedTTTOptions mamba_backbone{.share_qk = true, .gate = true};
@@ -171,24 +173,45 @@ TEST(FixedLSTMTest, RefusesOtherWidths) {
 }
 
 TEST(FixedTTTLinearTest, EqualsTheDynamicLayer) {
-  expect_ttt<8, 1, 4>();
-  expect_ttt<16, 2, 16>();
-  expect_ttt<32, 1, 4>();
-  expect_ttt<64, 1, 16>();
+  expect_ttt<LinearModel, 8, 1, 4>();
+  expect_ttt<LinearModel, 16, 2, 16>();
+  expect_ttt<LinearModel, 32, 1, 4>();
+  expect_ttt<LinearModel, 64, 1, 16>();
 }
 
 TEST(FixedTTTLinearTest, EqualsTheDynamicLayerWhereNoRegisterDividesTheWidth) {
-  expect_ttt<2, 1, 1>();
-  expect_ttt<6, 2, 4>();
-  expect_ttt<20, 1, 4>();
+  expect_ttt<LinearModel, 2, 1, 1>();
+  expect_ttt<LinearModel, 6, 2, 4>();
+  expect_ttt<LinearModel, 20, 1, 4>();
 }
 
 TEST(FixedTTTLinearTest, EqualsTheDynamicLayerWithEverySwitch) {
-  expect_ttt<8, 2, 4, mamba_backbone>();
-  expect_ttt<16, 1, 16, mamba_backbone>({.base_learning_rate = -0.3, .queries_as_keys = true});
-  expect_ttt<8, 1, 4, FixedTTTOptions{true, false, 1}>();
-  expect_ttt<8, 2, 4, FixedTTTOptions{false, true}>({.rope_theta = 100});
-  expect_ttt<8, 2, 4>({.rotary = false, .learned_initial_weights = false, .queries_as_keys = true});
+  expect_ttt<LinearModel, 8, 2, 4, mamba_backbone>();
+  expect_ttt<LinearModel, 16, 1, 16, mamba_backbone>(
+      {.base_learning_rate = -0.3, .queries_as_keys = true});
+  expect_ttt<LinearModel, 8, 1, 4, FixedTTTOptions{true, false, 1}>();
+  expect_ttt<LinearModel, 8, 2, 4, FixedTTTOptions{false, true}>({.rope_theta = 100});
+  expect_ttt<LinearModel, 8, 2, 4>(
+      {.rotary = false, .learned_initial_weights = false, .queries_as_keys = true});
+}
+
+TEST(FixedTTTMLPTest, EqualsTheDynamicLayer) {
+  expect_ttt<MLPModel, 2, 1, 1>();
+  expect_ttt<MLPModel, 6, 2, 4>();
+  expect_ttt<MLPModel, 16, 2, 4>();
+  expect_ttt<MLPModel, 20, 1, 4>();
+  expect_ttt<MLPModel, 64, 1, 4>();
+  expect_ttt<MLPModel, 8, 2, 4, mamba_backbone>({.base_learning_rate = 0.1});
+}
+
+TEST(FixedTTTMLPTest, RefusesOtherSizesByItsName) {
+  const TTTMLP<float> layer({.width = 16, .heads = 2, .mini_batch = 4});
+  expect_refused([&] { FixedTTTMLP<float, 16, 1, 4>{layer}; },
+                 {"FixedTTTMLP: the layer's ", "heads is 2, expected 1"});
+  auto state = layer.initial_state();
+  state.weights.W[1] = Matrix<float>::Zero(8, 32);
+  expect_refused([&] { FixedTTTMLP<float, 8, 2, 4>::from(state); },
+                 {"FixedTTTMLP: the state's ", "W has shape 8 x 32, expected 8 x 64"});
 }
 
 TEST(FixedTTTLinearTest, ScalesTheInnerRateAsTheDynamicLayer) {

@@ -68,6 +68,16 @@ class FixedMatrix {
   FixedVector<S, rows * cols>& numbers() { return numbers_; }
   const FixedVector<S, rows * cols>& numbers() const { return numbers_; }
 
+  /// From and to a matrix of the same size that Eigen knows.
+  void copy_from(const auto& matrix) {
+    for (int j = 0; j < cols; ++j)
+      for (int i = 0; i < rows; ++i) (*this)(i, j) = matrix(i, j);
+  }
+  void copy_to(auto&& matrix) const {
+    for (int j = 0; j < cols; ++j)
+      for (int i = 0; i < rows; ++i) matrix(i, j) = (*this)(i, j);
+  }
+
   /// y = A x; y is not the memory of x.
   EIGEN_ALWAYS_INLINE void multiply(const S* x, S* y) const {
     each_panel([&]<int registers>(std::integral_constant<int, registers>, int row)
@@ -104,6 +114,27 @@ class FixedMatrix {
           total<sets>(sum_k).store(u + row);
           total<sets>(sum_q).store(y + row);
         });
+  }
+
+  /// y = A' x, where `lanes` divides the columns too: so many at once, whose sums fill a register.
+  EIGEN_ALWAYS_INLINE void multiply_transposed(const S* x, S* y) const {
+    static_assert(cols % lanes == 0);
+    for (int j = 0; j < cols; j += lanes) {
+      Tile<lanes> sums;
+      each_panel([&]<int registers>(std::integral_constant<int, registers>, int row)
+                     TTT_INLINE_LAMBDA {
+                       const S* const panel = numbers_.data() + row * cols + j * registers * lanes;
+                       Tile<registers> x_rows, a;
+                       x_rows.load(x + row);
+                       detail::unrolled<lanes>([&](auto c) TTT_INLINE_LAMBDA {
+                         a.load(panel + c * registers * lanes);
+                         detail::unrolled<registers>([&](auto r) TTT_INLINE_LAMBDA {
+                           sums.lanes[c] = multiply_add(a.lanes[r], x_rows.lanes[r], sums.lanes[c]);
+                         });
+                       });
+                     });
+      Lane<S, lanes>::sums(sums.lanes).store(y + j);
+    }
   }
 
   /// A += g k', then y = A q, with one reading of A.

@@ -76,6 +76,16 @@ class Lane {
     return numbers;
   }
   EIGEN_ALWAYS_INLINE S sum() const { return Eigen::internal::predux(packet_); }
+  /// The sum of each of n of them, for little more than one such sum costs.
+  static EIGEN_ALWAYS_INLINE Lane sums(const Lane (&lanes)[n]) {
+    Eigen::internal::PacketBlock<Packet, n> block;
+    for (int i = 0; i < n; ++i) block.packet[i] = lanes[i].packet_;
+    Eigen::internal::ptranspose(block);
+    for (int half = n / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i)
+        block.packet[i] = Eigen::internal::padd(block.packet[i], block.packet[i + half]);
+    return Lane(block.packet[0], Done());
+  }
 
   friend EIGEN_ALWAYS_INLINE Lane operator+(const Lane& a, const Lane& b) {
     return Lane(Eigen::internal::padd(a.packet_, b.packet_), Done());

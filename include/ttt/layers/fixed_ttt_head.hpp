@@ -1,17 +1,15 @@
 /// @file
-/// One head of TTT-Linear whose width f its type says, and one token of its inner loop, with the
-/// weights W, b of the last border and R, r, the sums of rate times gradient since:
-///   G = dl/du of u = W k + b,   l = 1/2 |k + norm(u) - v|^2,   norm(u) = gamma . x + beta
-///   R <- R + rate G k',  r <- r + rate G
-///   z = q + norm(W q + b - tau (R q + r))
-/// and after the last token of a mini-batch W <- W - tau R, b <- b - tau r, R = r = 0.
+/// What the heads of TTT layers of fixed size have in common: the norm and the loss on top of an
+/// inner model of width f, and weights W, b of the last border with R, r, the sums of rate times
+/// gradient since. After the last token of a mini-batch W <- W - tau R, R = 0, and b alike.
+///   l = 1/2 |k + norm(u) - v|^2,   z = q + norm(y),   norm(u) = gamma . x + beta
 /// Source: Sun et al. 2024 (arXiv 2407.04620), sections 2.4 and 2.7: inner/online_step.hpp.
 #pragma once
 
 #include <cmath>
 
 #include "ttt/core/fixed_matrix.hpp"
-#include "ttt/inner/linear_model.hpp"
+#include "ttt/inner/output_rule.hpp"
 
 namespace ttt {
 
@@ -27,56 +25,67 @@ struct FixedNormalized {
   }
 };
 
-template <ttt::Scalar S, int f>
-struct FixedTTTHead {
+/// `Weights` has `each(self, fn)`, which calls fn(W, b) for every stage that learns.
+template <ttt::Scalar S, int f, class Weights>
+struct FixedTTTHeadBase {
   struct State {
-    FixedMatrix<S, f, f> W, R;
-    FixedVector<S, f> b, r;
+    Weights anchor, sums;
   };
 
   FixedVector<S, f> gamma, beta;
 
-  /// k, q, v, z [f]
-  EIGEN_ALWAYS_INLINE void step(State& state, const S* k, const S* q, const S* v, S rate, S tau,
-                                S* z) const {
-    Numbers u, y, G, change;
-    state.W.multiply_both(k, q, u.data(), y.data());
-    G = rate * gradient(u + view(state.b.data()), k, v);
-    state.R.add_outer_then_multiply(G.data(), k, q, change.data());
-    auto r = view(state.r.data());
-    r += G;
-    y += view(state.b.data()) - tau * (change + r);
-    view(z) = view(q) + norm(Normalized(y, epsilon));
+  static void finish_mini_batch(State& state, S tau) {
+    Weights::each(
+        [&](auto& W, auto& b, auto& R, auto& r) {
+          settle(W.numbers(), R.numbers(), tau);
+          settle(b, r, tau);
+        },
+        state.anchor, state.sums);
   }
 
-  static void finish_mini_batch(State& state, S tau) {
-    using Weights = Eigen::Map<Eigen::Array<S, f * f, 1>>;
-    Weights R(state.R.numbers().data());
-    auto r = view(state.r.data());
-    Weights(state.W.numbers().data()) -= tau * R;
-    view(state.b.data()) -= tau * r;
-    R.setZero();
-    r.setZero();
+ protected:
+  template <int n>
+  using Numbers = Eigen::Array<S, n, 1>;
+
+  template <int n>
+  static auto view(FixedVector<S, n>& numbers) {
+    return Eigen::Map<Numbers<n>>(numbers.data());
+  }
+  template <int n>
+  static auto view(const FixedVector<S, n>& numbers) {
+    return Eigen::Map<const Numbers<n>>(numbers.data());
+  }
+  static auto view(const S* numbers) { return Eigen::Map<const Numbers<f>>(numbers); }
+
+  /// With d = gamma . (norm(u) - (v - k)): G = (d - mean(d) - x mean(d . x)) / s
+  EIGEN_ALWAYS_INLINE Numbers<f> gradient(const Numbers<f>& u, const S* k, const S* v) const {
+    const Normalized z(u, epsilon);
+    const Numbers<f> d = view(gamma) * (norm(z) - (view(v) - view(k)));
+    return (d - d.mean() - z.x * (d * z.x).mean()) * z.inverse_s;
+  }
+
+  /// q + norm(y)
+  EIGEN_ALWAYS_INLINE void output(const Numbers<f>& y, const S* q, S* z) const {
+    Eigen::Map<Numbers<f>>{z} = view(q) + norm(Normalized(y, epsilon));
   }
 
  private:
-  using Numbers = Eigen::Array<S, f, 1>;
   using Normalized = FixedNormalized<S, f>;
-  static constexpr double epsilon = LinearModel::Output::epsilon;
-
-  static auto view(S* numbers) { return Eigen::Map<Numbers>(numbers); }
-  static auto view(const S* numbers) { return Eigen::Map<const Numbers>(numbers); }
+  static constexpr double epsilon = LayerNormResidual::epsilon;
 
   EIGEN_ALWAYS_INLINE auto norm(const Normalized& z) const {
-    return view(beta.data()) + view(gamma.data()) * z.x;
+    return view(beta) + view(gamma) * z.x;
   }
 
-  /// With d = gamma . (norm(u) - (v - k)): G = (d - mean(d) - x mean(d . x)) / s
-  EIGEN_ALWAYS_INLINE Numbers gradient(const Numbers& u, const S* k, const S* v) const {
-    const Normalized z(u, epsilon);
-    const Numbers d = view(gamma.data()) * (norm(z) - (view(v) - view(k)));
-    return (d - d.mean() - z.x * (d * z.x).mean()) * z.inverse_s;
+  template <int n>
+  static void settle(FixedVector<S, n>& weights, FixedVector<S, n>& sums, S tau) {
+    view(weights) -= tau * view(sums);
+    view(sums).setZero();
   }
 };
+
+/// One head of an inner model that has steps of fixed size.
+template <ttt::Scalar S, int f, class Model>
+struct FixedTTTHead;
 
 }  // namespace ttt
