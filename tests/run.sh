@@ -131,7 +131,7 @@ else
   round "the library, clang, Eigen 5.0.1"
   if eigen="$(eigen5)"; then
     build clang ttt_library_tests -DTTT_BUILD_BENCH=OFF -DTTT_EIGEN_INCLUDE_DIR="$eigen" \
-      -DCMAKE_CXX_FLAGS_DEBUG=-O1 &&
+      -DCMAKE_CXX_FLAGS_DEBUG=-O1 -DTTT_PRECOMPILE_TESTS=ON &&
       run_tests clang --label-exclude 'slow|package' --exclude-regex '^examples'
   else
     fail "Eigen 5.0.1 could not be fetched"
@@ -158,7 +158,8 @@ else
   # The preset does not check for null, misaligned and mistyped addresses, which takes as long to
   # compile as all the rest, nor pointer-overflow: Eigen's empty block of an empty matrix is null
   # plus something.
-  build asan-ubsan ttt_tests -DTTT_BUILD_BENCH=OFF -DTTT_BUILD_EXAMPLES=OFF &&
+  build asan-ubsan ttt_tests -DTTT_BUILD_BENCH=OFF -DTTT_BUILD_EXAMPLES=OFF \
+    -DTTT_PRECOMPILE_TESTS=ON &&
     run_tests asan-ubsan --label-exclude 'slow|package'
 fi
 
