@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ttt/core/fixed_matrix.hpp"
 #include "ttt/core/random.hpp"
 
 namespace ttt::test {
@@ -38,6 +39,19 @@ TYPED_TEST(LanesTest, EveryNumberOnce) {
     for (Index i = 0; i < longest; ++i)
       EXPECT_EQ(visits[static_cast<std::size_t>(i)], i < count ? 1 : 0) << count << ", " << i;
   }
+}
+
+TYPED_TEST(LanesTest, SumsOfSeveralAtOnce) {
+  using S = TypeParam;
+  constexpr int n = lane_size<S>;
+  using Registers = detail::Tile<S, n, std::make_integer_sequence<int, n>>;
+  const Vector<S> numbers = this->numbers(n * n, 5);
+  Registers registers;
+  registers.load(numbers.data());
+  Vector<S> sums(n);
+  Lane<S, n>::sums(registers.lanes).store(sums.data());
+  for (Index i = 0; i < n; ++i)
+    EXPECT_NEAR(sums[i], numbers.segment(i * n, n).sum(), 100 * std::numeric_limits<S>::epsilon());
 }
 
 TYPED_TEST(LanesTest, Arithmetic) {
