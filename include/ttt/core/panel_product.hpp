@@ -122,17 +122,17 @@ class PanelProduct {
     } else {
       // Eigen's copy walks all rows of a panel at once: 1.6 times the time.
       using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
-      const auto columns = [&](Index r, Index height, S* memory) {
-        transpose<S>(Rows(of_.A.at(row + r, k), depth, height, Eigen::OuterStride<>(of_.A.stride)),
-                     memory);
+      const auto columns = [&](Index begin, Index height, S* memory) {
+        const Eigen::OuterStride<> stride(of_.A.stride);
+        transpose<S>(Rows(of_.A.at(row + begin, k), depth, height, stride), memory);
       };
       constexpr Index whole = Traits::mr;  // such a panel is its columns one after another
-      Index r = 0;
-      for (; r + whole <= rows; r += whole) columns(r, whole, to + r * depth);
-      if (r == rows) return;
+      const Index last = rows / whole * whole, left = rows - last;
+      for (Index begin = 0; begin < last; begin += whole) columns(begin, whole, to + begin * depth);
+      if (left == 0) return;
       std::array<S, static_cast<std::size_t>(whole * panel_depth)> rest;
-      columns(r, rows - r, rest.data());
-      CopyRows()(to + r * depth, {rest.data(), rows - r}, depth, rows - r);
+      columns(last, left, rest.data());
+      CopyRows()(to + last * depth, {rest.data(), left}, depth, left);
     }
   }
   void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
