@@ -12,8 +12,8 @@
 #
 # --steps N          steps that are timed, of each layer and width (10^7)
 # --width LIST       widths, separated by commas (16,32,64,128)
-# --layers LIST      of ttt-linear, ttt-linear-fixed, ttt-mlp, lstm, lstm-fixed, and with RTNeural
-#                    rtneural-lstm, rtneural-gru (all)
+# --layers LIST      of ttt-linear, ttt-linear-fixed, ttt-mlp, ttt-mlp-fixed, lstm, lstm-fixed, and
+#                    with RTNeural rtneural-lstm, rtneural-gru (all)
 # --core N           run on this core alone
 # --csv FILE         write the table to FILE as well
 # --soak N           instead: N steps of each layer through silence, noise, impulses and gain jumps;

@@ -31,10 +31,12 @@ struct FixedTTTOptions {
 template <ttt::Scalar S, class Model, int head_width, int heads, int mini_batch,
           FixedTTTOptions options>
 class FixedTTTLayer {
-  static_assert(head_width > 0 && head_width % 2 == 0,
-                "FixedTTTLinear<S, head_width>: the head width is not a positive even number");
-  static_assert(heads > 0 && mini_batch > 0 && options.conv_kernel > 0,
-                "FixedTTTLinear<S, head_width, heads, mini_batch>: a size is not positive");
+  static_assert(
+      head_width > 0 && head_width % 2 == 0,
+      "FixedTTTLinear, FixedTTTMLP<S, head_width>: the head width is not positive and even");
+  static_assert(
+      heads > 0 && mini_batch > 0 && options.conv_kernel > 0,
+      "FixedTTTLinear, FixedTTTMLP<S, head_width, heads, mini_batch>: a size is not positive");
 
   static constexpr int f = head_width, D = heads * f;
   static constexpr int tail_size = options.share_qk ? options.conv_kernel - 1 : 0;
