@@ -10,7 +10,6 @@
 #pragma once
 
 #include <complex>
-#include <string>
 #include <type_traits>
 
 #include "ttt/layers/fixed_ttt_head.hpp"
@@ -89,13 +88,12 @@ class FixedTTTLayer {
   static State from(const typename Dynamic::State& dynamic) {
     require(dynamic.position >= 0 && dynamic.position < mini_batch, Head::layer_name,
             ": the state's position is ", dynamic.position, ", expected 0 to ", mini_batch - 1);
-    const std::string name = concat(Head::layer_name, ": the state's ");
-    require_shape((name + "conv_tail").c_str(), dynamic.conv_tail, D, tail_size);
+    check_state("conv_tail", dynamic.conv_tail, D, tail_size);
     for (const auto* weights : {&dynamic.weights, &dynamic.carried.sums}) {
       for (std::size_t l = 0; l < Model::weight_count; ++l) {
         const WeightShape shape = Model::weight_shape(l, f);
-        require_shape((name + "W").c_str(), weights->W[l], shape.rows, heads * shape.cols);
-        require_shape((name + "b").c_str(), weights->b[l], shape.rows, heads);
+        check_state("W", weights->W[l], shape.rows, heads * shape.cols);
+        check_state("b", weights->b[l], shape.rows, heads);
       }
     }
     State state;
@@ -183,6 +181,12 @@ class FixedTTTLayer {
     check_switch("share_qk", config.share_qk, options.share_qk);
     check_switch("gate", config.gate, options.gate);
     if (options.share_qk) check_size("conv_kernel", config.conv_kernel, options.conv_kernel);
+  }
+
+  /// Makes a text only where it is needed: `from` allocates nothing.
+  static void check_state(const char* part, const auto& tensor, Index rows, Index cols) {
+    if (tensor.rows() == rows && tensor.cols() == cols) return;
+    require_shape(concat(Head::layer_name, ": the state's ", part).c_str(), tensor, rows, cols);
   }
 
   static void copy(const S* from, auto& to) { std::copy_n(from, to.size(), to.data()); }
