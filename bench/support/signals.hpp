@@ -10,7 +10,7 @@
 
 #include "ttt/core/fields.hpp"
 #include "ttt/core/random.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/train/gradient_clip.hpp"
 
 namespace ttt::bench {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "ttt/core/random.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt::examples {
 

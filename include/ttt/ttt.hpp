@@ -12,6 +12,7 @@
 #include "ttt/core/random.hpp"
 #include "ttt/core/scalar.hpp"
 #include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/core/visit_index.hpp"
 #include "ttt/inner/chunk.hpp"
 #include "ttt/inner/conv_model.hpp"

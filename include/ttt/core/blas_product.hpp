@@ -9,12 +9,10 @@
 
 namespace ttt::detail {
 
-template <class S, int order_A, int order_B>
+template <class S>
 class BlasProduct {
  public:
-  using Product = ProductOf<S, order_A, order_B>;
-
-  explicit BlasProduct(const Product& product) : of_(product) {}
+  explicit BlasProduct(const ProductOf<S>& product) : of_(product) {}
 
   /// BLAS copies a factor anew for each block, so blocks are wide.
   void run() const {
@@ -34,9 +32,16 @@ class BlasProduct {
 
  private:
   void add(Index i, Index rows, Index j, Index cols) const {
-    namespace eigen = Eigen::internal;
     if (!of_.keep) of_.C.block(i, j, rows, cols).setZero();
     if (of_.depth == 0) return;
+    if (of_.A.by_rows) return add<Eigen::RowMajor, Eigen::ColMajor>(i, rows, j, cols);
+    if (of_.B.by_rows) return add<Eigen::ColMajor, Eigen::RowMajor>(i, rows, j, cols);
+    add<Eigen::ColMajor, Eigen::ColMajor>(i, rows, j, cols);
+  }
+
+  template <int order_A, int order_B>
+  void add(Index i, Index rows, Index j, Index cols) const {
+    namespace eigen = Eigen::internal;
     eigen::gemm_blocking_space<Eigen::ColMajor, S, S, Eigen::Dynamic, Eigen::Dynamic,
                                Eigen::Dynamic>
         blocking(rows, cols, of_.depth, 1, true);
@@ -46,10 +51,10 @@ class BlasProduct {
                 &of_.C(i, j), 1, of_.C.outerStride(), of_.sign, blocking, nullptr);
   }
 
-  Product of_;
+  ProductOf<S> of_;
 };
 
-template <class S, int order_A, int order_B>
-using LargeProduct = BlasProduct<S, order_A, order_B>;
+template <class S>
+using LargeProduct = BlasProduct<S>;
 
 }  // namespace ttt::detail

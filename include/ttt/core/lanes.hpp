@@ -14,7 +14,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 #if defined(__GNUC__)
 #define TTT_INLINE_LAMBDA __attribute__((always_inline))
@@ -153,7 +153,7 @@ struct EntriesAt {
 
 /// Calls `body` with the places of all entries of `result`, column by column.
 template <class S, class Body>
-EIGEN_ALWAYS_INLINE void each_entry(const Eigen::Ref<Matrix<S>>& result, Body&& body) {
+EIGEN_ALWAYS_INLINE void each_entry(const MatrixOut<S>& result, Body&& body) {
   for (Index column = 0; column < result.cols(); ++column)
     each_lane<S>(result.rows(), [&]<int n>(LaneAt<S, n> at) TTT_INLINE_LAMBDA {
       body(EntriesAt<S, n>{at.first, column});

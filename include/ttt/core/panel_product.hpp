@@ -16,12 +16,10 @@
 namespace ttt::detail {
 
 /// Which thread computes a block makes no difference to its numbers.
-template <class S, int order_A, int order_B>
+template <class S>
 class PanelProduct {
  public:
-  using Product = ProductOf<S, order_A, order_B>;
-
-  explicit PanelProduct(const Product& product) : of_(product) {}
+  explicit PanelProduct(const ProductOf<S>& product) : of_(product) {}
 
   void run() const {
     if (of_.C.cols() == 0) return;
@@ -37,8 +35,8 @@ class PanelProduct {
       Eigen::internal::gemm_pack_lhs<S, Index, Mapper<S, Eigen::ColMajor>, Traits::mr,
                                      Traits::LhsProgress, typename Traits::LhsPacket4Packing,
                                      Eigen::ColMajor>;
-  using CopyColumns =
-      Eigen::internal::gemm_pack_rhs<S, Index, Mapper<S, order_B>, Traits::nr, order_B>;
+  template <int order>
+  using CopyColumns = Eigen::internal::gemm_pack_rhs<S, Index, Mapper<S, order>, Traits::nr, order>;
   using Kernel =
       Eigen::internal::gebp_kernel<S, S, Index, Result, Traits::mr, Traits::nr, false, false>;
 
@@ -117,26 +115,31 @@ class PanelProduct {
 
   void copy_rows(const Part& part, Index q, Index depth, Index i, Index rows, S* to) const {
     const Index row = part.row + i, k = part.k + q;
-    if constexpr (order_A == Eigen::ColMajor) {
-      CopyRows()(to, of_.A.from(row, k), depth, rows);
-    } else {
-      // Eigen's copy walks all rows of a panel at once: 1.6 times the time.
-      using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
-      const auto columns = [&](Index begin, Index height, S* memory) {
-        const Eigen::OuterStride<> stride(of_.A.stride);
-        transpose<S>(Rows(of_.A.at(row + begin, k), depth, height, stride), memory);
-      };
-      constexpr Index whole = Traits::mr;  // such a panel is its columns one after another
-      const Index last = rows / whole * whole, left = rows - last;
-      for (Index begin = 0; begin < last; begin += whole) columns(begin, whole, to + begin * depth);
-      if (left == 0) return;
-      std::array<S, static_cast<std::size_t>(whole * panel_depth)> rest;
-      columns(last, left, rest.data());
-      CopyRows()(to + last * depth, {rest.data(), left}, depth, left);
-    }
+    if (of_.A.by_rows) return transpose_rows(row, k, depth, rows, to);
+    CopyRows()(to, of_.A.template from<Eigen::ColMajor>(row, k), depth, rows);
+  }
+  /// Eigen's copy walks all rows of a panel at once: 1.6 times the time.
+  void transpose_rows(Index row, Index k, Index depth, Index rows, S* to) const {
+    using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
+    const auto columns = [&](Index begin, Index height, S* memory) {
+      const Eigen::OuterStride<> stride(of_.A.stride);
+      transpose<S>(Rows(of_.A.at(row + begin, k), depth, height, stride), memory);
+    };
+    constexpr Index whole = Traits::mr;  // such a panel is its columns one after another
+    const Index last = rows / whole * whole, left = rows - last;
+    for (Index begin = 0; begin < last; begin += whole) columns(begin, whole, to + begin * depth);
+    if (left == 0) return;
+    std::array<S, static_cast<std::size_t>(whole * panel_depth)> rest;
+    columns(last, left, rest.data());
+    CopyRows()(to + last * depth, {rest.data(), left}, depth, left);
   }
   void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
-    CopyColumns()(to, of_.B.from(part.k + q, j), depth, cols);
+    const Index k = part.k + q;
+    if (of_.B.by_rows) {
+      CopyColumns<Eigen::RowMajor>()(to, of_.B.template from<Eigen::RowMajor>(k, j), depth, cols);
+    } else {
+      CopyColumns<Eigen::ColMajor>()(to, of_.B.template from<Eigen::ColMajor>(k, j), depth, cols);
+    }
   }
 
   /// The block of C whose first entry is (i, j), by copies of some rows and columns.
@@ -145,10 +148,10 @@ class PanelProduct {
     Kernel()(Result(&of_.C(i, j), of_.C.outerStride()), A, B, rows, depth, cols, of_.sign);
   }
 
-  Product of_;
+  ProductOf<S> of_;
 };
 
-template <class S, int order_A, int order_B>
-using LargeProduct = PanelProduct<S, order_A, order_B>;
+template <class S>
+using LargeProduct = PanelProduct<S>;
 
 }  // namespace ttt::detail

@@ -36,40 +36,39 @@ struct Product {
   static void ab_column(In A, VectorIn<S> x, VectorOut<S> y) {
     eigen_assert(x.size() == A.cols() && y.size() == A.rows());
     y.setZero();
-    add_column<Eigen::ColMajor>(A.rows(), A.cols(), {A.data(), A.outerStride()}, x.data(), y.data(),
-                                S(1));
+    add_column(A.rows(), A.cols(), as_it_is(A), x.data(), y.data(), S(1));
   }
   /// y = A' x
   static void atb_column(In A, VectorIn<S> x, VectorOut<S> y) {
     eigen_assert(x.size() == A.rows() && y.size() == A.cols());
     y.setZero();
-    add_column<Eigen::RowMajor>(A.cols(), A.rows(), {A.data(), A.outerStride()}, x.data(), y.data(),
-                                S(1));
+    add_column(A.cols(), A.rows(), transposed(A), x.data(), y.data(), S(1));
   }
 
  private:
+  using Factor = detail::Factor<S>;
+
+  static Factor as_it_is(In A) { return {A.data(), A.outerStride(), false}; }
+  static Factor transposed(In A) { return {A.data(), A.outerStride(), true}; }
+
   static void multiply_ab(In A, In B, Out C, bool keep, S sign) {
-    multiply<Eigen::ColMajor, Eigen::ColMajor>(A, B, A.cols(), sign, C, keep);
+    multiply(as_it_is(A), as_it_is(B), A.cols(), sign, C, keep);
   }
   static void multiply_atb(In A, In B, Out C, bool keep) {
-    multiply<Eigen::RowMajor, Eigen::ColMajor>(A, B, A.rows(), S(1), C, keep);
+    multiply(transposed(A), as_it_is(B), A.rows(), S(1), C, keep);
   }
   static void multiply_abt(In A, In B, Out C, S sign) {
-    multiply<Eigen::ColMajor, Eigen::RowMajor>(A, B, A.cols(), sign, C, true);
+    multiply(as_it_is(A), transposed(B), A.cols(), sign, C, true);
   }
 
-  /// The order of a transposed factor is that of rows.
-  template <int order_A, int order_B>
-  static void multiply(In A_memory, In B_memory, Index depth, S sign, Out& C, bool keep) {
-    const detail::Factor<S, order_A> A{A_memory.data(), A_memory.outerStride()};
-    const detail::Factor<S, order_B> B{B_memory.data(), B_memory.outerStride()};
-    if (C.cols() != 1 || order_B != Eigen::ColMajor)
-      return detail::LargeProduct<S, order_A, order_B>({A, B, depth, sign, keep, C}).run();
+  static void multiply(const Factor& A, const Factor& B, Index depth, S sign, Out& C, bool keep) {
+    if (C.cols() != 1 || B.by_rows)
+      return detail::LargeProduct<S>({A, B, depth, sign, keep, C}).run();
     if (C.rows() == 0) return;
     const Index height = C.rows() * depth < (1 << 20) ? C.rows() : (C.rows() + 3) / 4;
     if (!keep) C.setZero();
     parallel_blocks(C.rows(), height, [&](Index i, Index rows) {
-      add_column<order_A>(rows, depth, {A.at(i, 0), A.stride}, B.data, &C(i, 0), sign);
+      add_column(rows, depth, {A.at(i, 0), A.stride, A.by_rows}, B.data, &C(i, 0), sign);
     });
   }
 
@@ -79,19 +78,19 @@ struct Product {
   /// Columns: the product behind Eigen's expression, with BLAS that of BLAS. The expression would
   /// bring those of a few numbers and of one number along, for every type of factor: a fifth of
   /// the time that a program with one layer took to compile.
-  template <int order>
-  static void add_column(Index rows, Index cols, const detail::Factor<S, order>& A, const S* x,
-                         S* y, S sign) {
-    if constexpr (order == Eigen::RowMajor) {
+  static void add_column(Index rows, Index cols, const Factor& A, const S* x, S* y, S sign) {
+    if (cols == 0) return;
+    if (A.by_rows) {
       using Numbers = Eigen::Map<const Vector<S>>;
       const Numbers factors(x, cols);
       for (Index i = 0; i < rows; ++i) y[i] += sign * Numbers(A.at(i, 0), cols).dot(factors);
     } else {
       namespace eigen = Eigen::internal;
+      using Columns = detail::Mapper<S, Eigen::ColMajor>;
       using X = detail::Mapper<S, Eigen::RowMajor>;
-      using Kernel = eigen::general_matrix_vector_product<Index, S, detail::Mapper<S, order>, order,
-                                                          false, S, X, false>;
-      if (cols > 0) Kernel::run(rows, cols, A.from(0, 0), X(x, 1), y, 1, sign);
+      using Kernel = eigen::general_matrix_vector_product<Index, S, Columns, Eigen::ColMajor, false,
+                                                          S, X, false>;
+      Kernel::run(rows, cols, Columns(A.data, A.stride), X(x, 1), y, 1, sign);
     }
   }
 };

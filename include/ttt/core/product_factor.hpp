@@ -2,7 +2,7 @@
 /// A product and its factors as they lie in memory.
 #pragma once
 
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt::detail {
 
@@ -10,23 +10,27 @@ namespace ttt::detail {
 template <class S, int order>
 using Mapper = Eigen::internal::const_blas_data_mapper<S, Index, order>;
 
-/// Columns one after another (Eigen::ColMajor), or rows, as those of a transposed matrix are.
-template <class S, int order>
+/// Columns one after another, or rows, as those of a transposed matrix are. Which of the two is no
+/// part of the type, so that one product is compiled for all.
+template <class S>
 struct Factor {
   const S* data;
   Index stride;
+  bool by_rows;
 
   const S* at(Index row, Index column) const {
-    return data + (order == Eigen::ColMajor ? row + column * stride : row * stride + column);
+    return data + (by_rows ? row * stride + column : row + column * stride);
   }
-  Mapper<S, order> from(Index row, Index column) const { return {at(row, column), stride}; }
+  template <int order>
+  Mapper<S, order> from(Index row, Index column) const {
+    return {at(row, column), stride};
+  }
 };
 
 /// C = sign A B, or C += sign A B to keep what is there, with A [rows, depth] and B [depth, cols].
-template <class S, int order_A, int order_B>
+template <class S>
 struct ProductOf {
-  Factor<S, order_A> A;
-  Factor<S, order_B> B;
+  Factor<S> A, B;
   Index depth;
   S sign;
   bool keep;

@@ -38,10 +38,10 @@ class SmallProduct {
   static void affine(In A, In B, VectorIn<S> c, Out C) {
     if (B.cols() == 1) {
       Product<S>::ab_column(A, B.col(0), C.col(0));
-      if (c.size() > 0) C.col(0) += c;
+      if (c.size() > 0) add_column(c, C);
     } else if (is_large(A, B.cols())) {
       Product<S>::ab(A, B, C);
-      if (c.size() > 0) C.colwise() += c;
+      if (c.size() > 0) add_column(c, C);
     } else {
       multiply(view(A), view(B), C, {false, S(1), c.size() > 0 ? c.data() : nullptr});
     }
@@ -172,6 +172,12 @@ class SmallProduct {
     detail::unrolled<entries>([&](auto i) TTT_INLINE_LAMBDA {
       eigen::pstoreu(c + Index{i / packets} * stride + i % packets * lanes, sum[i]);
     });
+  }
+
+  /// C += c 1'
+  static void add_column(VectorIn<S> c, Out& C) {
+    for (Index j = 0; j < C.cols(); ++j)
+      each_lane<S>(C.rows(), [&](auto at) { at.add(&C(0, j), at(c.data())); });
   }
 
   /// C += a b'

@@ -21,19 +21,6 @@ using Matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>
 template <class S>
 using Vector = Eigen::Matrix<S, Eigen::Dynamic, 1>;
 
-/// Read-only arguments: any column-major matrix, block of columns or rows, or map binds without a
-/// copy. (A transpose or a row-major matrix binds too, but Eigen copies it.)
-template <class S>
-using MatrixIn = const Eigen::Ref<const Matrix<S>>&;
-template <class S>
-using VectorIn = const Eigen::Ref<const Vector<S>>&;
-
-/// Results: written in place.
-template <class S>
-using MatrixOut = Eigen::Ref<Matrix<S>>;
-template <class S>
-using VectorOut = Eigen::Ref<Vector<S>>;
-
 /// Grows `matrix` to `rows x cols` only where its shape differs: scratch memory that a loop reuses.
 template <class S>
 void ensure_shape(Matrix<S>& matrix, Index rows, Index cols) {

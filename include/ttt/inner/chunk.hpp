@@ -20,7 +20,7 @@ namespace ttt {
 template <Scalar S, InnerModel M>
 struct CarriedWeights {
   HeadWeights<const S, M::weight_count> X;
-  Eigen::Ref<const Vector<S>> read;  // [n]
+  VectorView<S> read;  // [n]
 };
 
 /// What the chunk of one head reads.
@@ -30,24 +30,24 @@ struct Chunk {
   bool reads_anchor;                        // a = 1, or a = 0
   std::span<const CarriedWeights<S, M>> carried;
   HeadNorm<S> norm;
-  Eigen::Ref<const Matrix<S>> K, Q, V;  // [f, n]
+  MatrixView<S> K, Q, V;  // [f, n]
   /// [n, n]; empty where the answers read nothing that the chunk itself has learned.
-  Eigen::Ref<const Matrix<S>> E;
+  MatrixView<S> E;
 };
 
 /// A carry that the forward did, X <- X + sum_s e(s) G_s, and its adjoint's arguments.
 template <Scalar S, InnerModel M>
 struct WrittenWeights {
   HeadWeights<const S, M::weight_count> dX;  // given
-  Eigen::Ref<const Vector<S>> e;             // [n], as in the forward
-  Eigen::Ref<Vector<S>> d_e;                 // [n], overwritten
+  VectorView<S> e;                           // [n], as in the forward
+  VectorOut<S> d_e;                          // [n], overwritten
 };
 
 /// Adjoints of one `CarriedWeights`. dX may be the memory of a `WrittenWeights::dX`, as dW may.
 template <Scalar S, InnerModel M>
 struct CarriedGradient {
   HeadWeights<S, M::weight_count> dX;  // added into
-  Eigen::Ref<Vector<S>> d_read;        // [n], overwritten
+  VectorOut<S> d_read;                 // [n], overwritten
 };
 
 /// Adjoints of a chunk. dW may be the memory of a `WrittenWeights::dX`: that is read first.
@@ -55,9 +55,9 @@ template <Scalar S, InnerModel M>
 struct ChunkGradient {
   HeadWeights<S, M::weight_count> dW;  // added into
   std::span<CarriedGradient<S, M>> carried;
-  HeadNormGradient<S> norm;          // added into
-  Eigen::Ref<Matrix<S>> dK, dQ, dV;  // [f, n], overwritten
-  Eigen::Ref<Matrix<S>> dE;          // [n, n], overwritten: zero below the diagonal
+  HeadNormGradient<S> norm;  // added into
+  MatrixOut<S> dK, dQ, dV;   // [f, n], overwritten
+  MatrixOut<S> dE;           // [n, n], overwritten: zero below the diagonal
 };
 
 /// How an inner model runs over a chunk: `DualForm` for a stack, `FirstOrderForm` for a user's own

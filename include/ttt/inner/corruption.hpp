@@ -15,6 +15,7 @@
 #include "ttt/core/check.hpp"
 #include "ttt/core/random.hpp"
 #include "ttt/core/scalar.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 
@@ -159,10 +160,11 @@ struct LowRankInput {
   }
 
   /// U [f, rank]: normal numbers, made orthonormal column by column (Gram-Schmidt, done twice
-  /// against rounding).
-  Matrix<double> basis(Index f) const {
+  /// against rounding). A template, so that only programs that use it compile it.
+  template <Scalar D = double>
+  Matrix<D> basis(Index f) const {
     require(rank <= f, "LowRankInput: rank is ", rank, ", expected at most the width ", f);
-    Matrix<double> U(f, rank);
+    Matrix<D> U(f, rank);
     Random(seed).fill_normal(U, 1);
     for (Index j = 0; j < rank; ++j) {
       for (int pass = 0; pass < 2; ++pass)
@@ -176,7 +178,7 @@ struct LowRankInput {
   template <Scalar S>
   void prepare(Index f, Scratch<S>& scratch) const {
     if (scratch.U.rows() == f && scratch.U.cols() == rank && scratch.seed == seed) return;
-    scratch.U = basis(f).template cast<S>();
+    scratch.U = basis<double>(f).template cast<S>();
     scratch.Ux.resize(rank);
     scratch.seed = seed;
   }

@@ -67,7 +67,7 @@ struct DualForm {
                        Scratch& scratch) {
     out.dE.setZero();
     for (auto& carried : out.carried) carried.d_read.setZero();
-    for (auto& carry : written) Eigen::Ref<Vector<S>>(carry.d_e).setZero();
+    for (auto& carry : written) VectorOut<S>(carry.d_e).setZero();
     const StageChunk<S, M> at{chunk, 0};
     const StageInputs<S> in{chunk.K, trace.Del, chunk.Q};
     StageGradient<S, M> grad{written, out};

@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/activation.hpp"
 
 namespace ttt {

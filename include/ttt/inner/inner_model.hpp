@@ -7,6 +7,7 @@
 ///   FirstOrderInnerModel     a user's own function and its gradient (first_order.hpp)
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <utility>
@@ -64,15 +65,15 @@ HeadWeights<const S, N> read_only(const HeadWeights<S, N>& weights) {
 template <class From, class To, std::size_t N>
 void copy_weights(const HeadWeights<From, N>& from, HeadWeights<To, N> to) {
   for (std::size_t l = 0; l < N; ++l) {
-    to.W[l] = from.W[l];
-    to.b[l] = from.b[l];
+    std::copy_n(from.W[l].data(), from.W[l].size(), to.W[l].data());
+    std::copy_n(from.b[l].data(), from.b[l].size(), to.b[l].data());
   }
 }
 
 template <class S, std::size_t N>
 void set_zero(HeadWeights<S, N> weights) {
-  for (auto& W : weights.W) W.setZero();
-  for (auto& b : weights.b) b.setZero();
+  for (auto& W : weights.W) std::fill_n(W.data(), W.size(), S(0));
+  for (auto& b : weights.b) std::fill_n(b.data(), b.size(), S(0));
 }
 
 template <class S, std::size_t N>
@@ -84,9 +85,12 @@ void scale(HeadWeights<S, N> weights, S factor) {
 /// to <- to + factor from
 template <class From, class S, std::size_t N>
 void add_scaled(HeadWeights<S, N> to, S factor, const HeadWeights<From, N>& from) {
+  const auto add = [&](const auto& numbers, auto& sum) {
+    each_lane<S>(sum.size(), [&](auto at) { at.add(sum.data(), factor * at(numbers.data())); });
+  };
   for (std::size_t l = 0; l < N; ++l) {
-    to.W[l] += factor * from.W[l];
-    to.b[l] += factor * from.b[l];
+    add(from.W[l], to.W[l]);
+    add(from.b[l], to.b[l]);
   }
 }
 

@@ -31,7 +31,8 @@ struct InnerRate {
   /// r [H, T].
   static void project(MatrixIn<S> x, MatrixIn<S> a, MatrixIn<S> c, MatrixOut<S> r) {
     Product<S>::atb(a, x, r);
-    r.colwise() += c.transpose().col(0);
+    for (Index t = 0; t < r.cols(); ++t)
+      for (Index h = 0; h < r.rows(); ++h) r(h, t) += c(0, h);
   }
 
   /// Given dr [H, T]: adds into dx, d_a and d_c.

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 

@@ -11,10 +11,7 @@ namespace ttt {
 /// At a border: W <- W - tau R, R <- 0.
 template <Scalar S, std::size_t N>
 void finish_mini_batch(HeadWeights<S, N> W, HeadWeights<S, N> R, S tau) {
-  for (std::size_t l = 0; l < N; ++l) {
-    W.W[l] -= tau * R.W[l];
-    W.b[l] -= tau * R.b[l];
-  }
+  add_scaled(W, -tau, R);
   set_zero(R);
 }
 

@@ -15,7 +15,7 @@
 #include <type_traits>
 
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/inner/inner_loss.hpp"
 #include "ttt/nn/moments.hpp"
 

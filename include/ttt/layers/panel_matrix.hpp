@@ -9,7 +9,7 @@
 #include <algorithm>
 
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 

@@ -12,7 +12,7 @@
 #include <algorithm>
 
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/activation.hpp"
 
 namespace ttt {
@@ -20,14 +20,14 @@ namespace ttt {
 /// What is learned.
 template <Scalar S>
 struct ScanCoefficients {
-  Eigen::Ref<const Matrix<S>> A_log;    // [N, E]
-  Eigen::Ref<const Vector<S>> D, bias;  // [E]
+  MatrixView<S> A_log;    // [N, E]
+  VectorView<S> D, bias;  // [E]
 };
 
 /// What a scan reads, one column a token.
 template <Scalar S>
 struct ScanInputs {
-  using In = Eigen::Ref<const Matrix<S>>;
+  using In = MatrixView<S>;
   In u, r, z;  // [E, T]
   In B, C;     // [N, T]
 };
@@ -36,7 +36,7 @@ struct ScanInputs {
 /// channels in d_coefficients: dA_log, dD, d(bias).
 template <Scalar S>
 struct ScanGradients {
-  using Out = Eigen::Ref<Matrix<S>>;
+  using Out = MatrixOut<S>;
   Out du, dr, dz;      // [E, T]
   Out dB, dC;          // [N, T]
   Out d_coefficients;  // [N + 2, E]

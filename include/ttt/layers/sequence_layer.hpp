@@ -19,7 +19,7 @@
 #include "ttt/core/check.hpp"
 #include "ttt/core/fields.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/decode_weights.hpp"
 
 namespace ttt {

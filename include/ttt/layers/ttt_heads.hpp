@@ -48,12 +48,17 @@ class TTTHeads {
   /// where the rule has none.
   static S read_rates(const TTTPiece& piece, Index h, VectorIn<S> tau, const TTTActivations<S>& a,
                       PieceRates<S>& rates) {
-    rates.theta = tokens(a.rate, piece, h);
-    if constexpr (RuleTraits<Rule>::Momentum::present) rates.mu = tokens(a.momentum, piece, h);
+    const auto read = [&](Vector<S>& numbers, const Matrix<S>& of_heads) {
+      numbers.resize(piece.size);
+      for (Index t = 0; t < piece.size; ++t) numbers[t] = of_heads(h, piece.begin + t);
+    };
+    read(rates.theta, a.rate);
+    if constexpr (RuleTraits<Rule>::Momentum::present) read(rates.mu, a.momentum);
     if constexpr (RuleTraits<Rule>::Forgetting::present && !decays_first)
-      rates.alpha = tokens(a.forgetting, piece, h);
+      read(rates.alpha, a.forgetting);
     if constexpr (Rule::token_factors) {
-      rates.tau = tau.segment(piece.offset, piece.size);
+      rates.tau.resize(piece.size);
+      std::copy_n(tau.data() + piece.offset, piece.size, rates.tau.data());
       rates.last_tau = tau[tau.size() - 1];
     } else {
       rates.tau.setOnes(piece.size);

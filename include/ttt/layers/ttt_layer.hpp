@@ -218,7 +218,8 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
       parallel_blocks(tokens, token_block, [&](Index begin, Index size) {
         auto gated = workspace.gated.middleCols(begin, size);
         GeluTanh::value<S>(a.g.middleCols(begin, size), gated);
-        gated.array() *= workspace.normed.middleCols(begin, size).array();
+        const auto normed = workspace.normed.middleCols(begin, size);
+        each_entry<S>(gated, [&](auto at) { at.store(gated, at(gated) * at(normed)); });
       });
     }
     Linear<S>::forward(config_.gate ? workspace.gated : workspace.normed, parameters_.o_proj, y);
@@ -359,8 +360,7 @@ void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
   rates().step(x_t, w.k, options.inner_rate_scale, w.token);
   InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
   const Index parts = step_parts(state, options);
-  if (std::ssize(w.step_heads) < parts)
-    w.step_heads.resize(static_cast<std::size_t>(parts), w.step_heads.front());
+  while (std::ssize(w.step_heads) < parts) w.step_heads.emplace_back(w.step_heads.front());
   parallel_parts(config_.heads, parts, [&](Index begin, Index size, Index part) {
     auto& scratch = w.step_heads[static_cast<std::size_t>(part)];
     for (Index h = begin; h < begin + size; ++h) {
@@ -376,7 +376,7 @@ void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
   if (config_.gate) {
     Linear<S>::step(x_t, parameters_.g_proj, w.x, options.decode_weights);
     GeluTanh::value<S>(w.x, w.q);
-    w.n.array() *= w.q.array();
+    each_lane<S>(width(), [&](auto at) { at.store(w.n.data(), at(w.n.data()) * at(w.q.data())); });
   }
   Linear<S>::step(w.n, parameters_.o_proj, y_t, options.decode_weights);
 }

@@ -193,7 +193,7 @@ struct TTTCache {
   void make_room(Index heads, Index head_width) {
     const auto shape = InnerWeights<S, M>::zero(heads, head_width);
     if (weights.empty() || !same_shape(weights[0], shape)) weights.clear();
-    weights.resize(pieces.size(), shape);
+    while (weights.size() < pieces.size()) weights.push_back(shape);
     const auto all_carried = Update<S, M, Rule>::initial(shape);
     carried.resize(pieces.size());
     for (std::size_t i = 0; i < pieces.size(); ++i)
@@ -229,13 +229,14 @@ template <Scalar S, InnerModel M, UpdateRule Rule = PublishedRule>
 struct TTTWorkspace {
   TTTWorkspace(Index width, Index head_count)
       : corruption(static_cast<std::size_t>(head_count)),
-        step_heads(1, StepHead<S, M, Rule>(width / head_count)),
         x(width),
         q(width),
         k(width),
         v(width),
         z(width),
-        n(width) {}
+        n(width) {
+    step_heads.emplace_back(width / head_count);
+  }
 
   TTTActivations<S> activations;
   Matrix<S> normed, gated;                            // [D, T]

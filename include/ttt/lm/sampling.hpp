@@ -15,6 +15,7 @@
 #include "ttt/core/check.hpp"
 #include "ttt/core/random.hpp"
 #include "ttt/core/scalar.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 

@@ -10,7 +10,7 @@
 
 #include "ttt/core/lanes.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 

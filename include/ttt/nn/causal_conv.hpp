@@ -14,7 +14,8 @@
 #include "ttt/core/lanes.hpp"
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/transpose.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/token_sums.hpp"
 
 namespace ttt {
@@ -29,8 +30,8 @@ struct CausalConv {
                       MatrixOut<S> y) {
     require_shapes("CausalConv.forward", x, weight, bias, tail);
     require_shape("CausalConv.forward: y", y, x.rows(), x.cols());
-    const Matrix<S> taps = weight.transpose();  // [D, K]: a tap of all channels lies together
-    const Eigen::Ref<const Matrix<S>> before(tail);
+    const Matrix<S> taps = transposed(weight);
+    const MatrixView<S> before(tail);
     parallel_blocks(x.cols(), token_block, [&](Index begin, Index size) {
       for (Index t = begin; t < begin + size; ++t) {
         start(bias, y.col(t));
@@ -53,7 +54,7 @@ struct CausalConv {
     require_shape("CausalConv.backward: dx", dx, x.rows(), x.cols());
     require_shape("CausalConv.backward: d_tail", d_tail, x.rows(), tail_before.cols());
     require_shape("CausalConv.backward: d_weight", d_weight, weight.rows(), weight.cols());
-    const Matrix<S> taps = weight.transpose();
+    const Matrix<S> taps = transposed(weight);
     const Index past = d_tail.cols();
     parallel_blocks(x.cols(), token_block, [&](Index begin, Index size) {
       for (Index t = begin; t < begin + size; ++t)
@@ -75,8 +76,8 @@ struct CausalConv {
       for (Index j = 0; j < past; ++j) y_t[i] += weight(j, i) * tail(i, j);
       y_t[i] += weight(past, i) * x_t[i];
     }
-    for (Index s = 0; s + 1 < past; ++s) tail.col(s) = tail.col(s + 1);
-    if (past > 0) tail.col(past - 1) = x_t;
+    for (Index s = 0; s < past; ++s)
+      std::copy_n(s + 1 < past ? &tail(0, s + 1) : x_t.data(), x_t.size(), &tail(0, s));
   }
 
  private:
@@ -88,6 +89,13 @@ struct CausalConv {
             " elements, expected ", x.rows(), " or none");
     require(tail.rows() == x.rows() && tail.cols() == weight.rows() - 1, what, ": tail has shape ",
             tail.rows(), " x ", tail.cols(), ", expected ", x.rows(), " x ", weight.rows() - 1);
+  }
+
+  /// [D, K]: a tap of all channels lies together.
+  static Matrix<S> transposed(MatrixIn<S> weight) {
+    Matrix<S> taps(weight.cols(), weight.rows());
+    detail::transpose<S>(weight, taps.data());
+    return taps;
   }
 
   /// u_s: column s of [tail, x].
@@ -104,7 +112,7 @@ struct CausalConv {
     if (bias.size() == 0) {
       y_t.setZero();
     } else {
-      y_t = bias;
+      std::copy_n(bias.data(), bias.size(), y_t.data());
     }
   }
 

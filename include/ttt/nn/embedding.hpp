@@ -9,7 +9,7 @@
 #include "ttt/core/check.hpp"
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 
 namespace ttt {
 

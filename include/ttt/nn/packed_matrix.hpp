@@ -14,7 +14,7 @@
 #include <cmath>
 #include <limits>
 
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/word_lanes.hpp"
 
 namespace ttt {
@@ -94,7 +94,9 @@ class PackedMatrix {
   /// 0, and with it every weight, where the division would leave the normal numbers.
   float scale_of(VectorIn<float> weights) const {
     if (format_ != WeightFormat::int8 || weights.size() == 0) return 1;
-    const float scale = weights.lpNorm<Eigen::Infinity>() / 127;
+    float largest = 0;
+    for (Index i = 0; i < weights.size(); ++i) largest = std::max(largest, std::abs(weights[i]));
+    const float scale = largest / 127;
     return scale < std::numeric_limits<float>::min() ? 0 : scale;
   }
 

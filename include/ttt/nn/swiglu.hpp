@@ -12,7 +12,7 @@
 #include "ttt/core/fields.hpp"
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/scalar.hpp"
-#include "ttt/core/types.hpp"
+#include "ttt/core/views.hpp"
 #include "ttt/nn/linear.hpp"
 
 namespace ttt {

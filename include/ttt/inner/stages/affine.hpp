@@ -27,7 +27,7 @@ struct AffineSweeps {
 
   template <Scalar S>
   struct Trace {
-    Matrix<S> P, M;    // A'B + 1 and E . P, both [n, n]
+    Matrix<S> P, M;    // A'B + 1 on and above the diagonal, and E . P; both [n, n]
     Matrix<S> scaled;  // scratch [out, n]
     // Where a step's tokens enter: k and q side by side, and W times both, so that W is read once.
     Matrix<S> kq, W_kq;  // [in, 2], [out, 2]
@@ -45,10 +45,10 @@ struct AffineSweeps {
     if (at.steps() && A.data() == at.chunk.K.data()) {
       ensure_shape(trace.kq, A.rows(), 2);
       ensure_shape(trace.W_kq, Z.rows(), 2);
-      trace.kq.col(0) = A.col(0);
-      trace.kq.col(1) = at.chunk.Q.col(0);
+      std::copy_n(A.data(), A.rows(), column(trace.kq, 0));
+      std::copy_n(at.chunk.Q.data(), A.rows(), column(trace.kq, 1));
       SmallProduct<S>::affine(at.W(), trace.kq, at.b(), trace.W_kq);
-      Z = trace.W_kq.col(0);
+      std::copy_n(column(trace.W_kq, 0), Z.rows(), Z.data());
     } else {
       SmallProduct<S>::affine(at.W(), A, at.b(), Z);
     }
@@ -70,7 +70,7 @@ struct AffineSweeps {
     if (!at.chunk.reads_anchor) {
       Y.setZero();
     } else if (at.steps() && in.B.data() == at.chunk.Q.data()) {
-      Y = trace.W_kq.col(1);
+      std::copy_n(column(trace.W_kq, 1), Y.rows(), Y.data());
     } else {
       SmallProduct<S>::affine(at.W(), in.B, at.b(), Y);
     }
@@ -82,7 +82,6 @@ struct AffineSweeps {
     if (at.chunk.E.size() == 0) return;
     ensure_shape(trace.P, n, n);
     SmallProduct<S>::atb(in.A, in.B, trace.P);
-    if (Bias) trace.P.array() += S(1);
     select_upper(at.chunk.E, trace.P, trace.M);
     SmallProduct<S>::subtract_ab(in.D_next, trace.M, Y);
   }
@@ -142,14 +141,18 @@ struct AffineSweeps {
   }
 
  private:
-  /// M = E . P on and above the diagonal, 0 below: selected, since P may hold NaN there.
+  /// P = A'B + 1, where A'B is in P, and M = E . P: on and above the diagonal. Below M is 0:
+  /// selected, since P may hold NaN there.
   template <Scalar S>
-  static void select_upper(MatrixIn<S> E, const Matrix<S>& P, Matrix<S>& M) {
+  static void select_upper(MatrixIn<S> E, Matrix<S>& P, Matrix<S>& M) {
     ensure_shape(M, P.rows(), P.cols());
     for (Index t = 0; t < P.cols(); ++t) {
-      const S *E_t = column(E, t), *P_t = column(P, t);
-      S* const M_t = column(M, t);
-      each_lane<S>(t + 1, [&](auto at) { at.store(M_t, at(E_t) * at(P_t)); });
+      const S* const E_t = column(E, t);
+      S *const P_t = column(P, t), *const M_t = column(M, t);
+      each_lane<S>(t + 1, [&](auto at) {
+        if (Bias) at.store(P_t, at(P_t) + S(1));
+        at.store(M_t, at(E_t) * at(P_t));
+      });
       std::fill(M_t + t + 1, M_t + P.rows(), S(0));
     }
   }
@@ -170,7 +173,7 @@ struct AffineSweeps {
   /// Forward: M = E . P above the diagonal. In: scratch.dM, which is -dM. Adds into dE.
   template <Scalar S>
   static void mask_backward(MatrixIn<S> E, const Matrix<S>& P, Scratch<S>& scratch,
-                            Eigen::Ref<Matrix<S>>& dE) {
+                            MatrixOut<S>& dE) {
     ensure_shape(scratch.dP, P.rows(), P.cols());
     for (Index t = 0; t < P.cols(); ++t) {
       const S *E_t = column(E, t), *P_t = column(P, t), *minus_dM = column(scratch.dM, t);

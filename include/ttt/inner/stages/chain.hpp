@@ -194,15 +194,15 @@ struct Chain {
 
   /// What enters stage i: the chain's own input, or what the stage below made of it.
   template <Scalar S>
-  static Eigen::Ref<const Matrix<S>> input(std::size_t i, MatrixIn<S> tokens,
-                                           const std::array<Matrix<S>, size>& outputs) {
+  static MatrixView<S> input(std::size_t i, MatrixIn<S> tokens,
+                             const std::array<Matrix<S>, size>& outputs) {
     if (i == 0) return tokens;
     return outputs[i - 1];
   }
   /// The gradient at the output of stage i.
   template <Scalar S>
-  static Eigen::Ref<const Matrix<S>> gradient_above(std::size_t i, MatrixIn<S> D_next,
-                                                    const std::array<Matrix<S>, size>& down) {
+  static MatrixView<S> gradient_above(std::size_t i, MatrixIn<S> D_next,
+                                      const std::array<Matrix<S>, size>& down) {
     if (i + 1 == size) return D_next;
     return down[i + 1];
   }

@@ -23,7 +23,7 @@ namespace ttt {
 /// What a stage did in the forward: its inputs A and B, the gradient D_next at its output.
 template <Scalar S>
 struct StageInputs {
-  Eigen::Ref<const Matrix<S>> A, D_next, B;  // [in, n], [out, n], [in, n]
+  MatrixView<S> A, D_next, B;  // [in, n], [out, n], [in, n]
 };
 
 /// A chunk as one stage sees it: the weights that belong to the stage begin with number `first`.

@@ -47,11 +47,17 @@ struct RunningSum {
   static void prepare(const TTTPiece& piece, const PieceRates<S>& rates, Scratch& scratch) {
     if constexpr (learns_first) {
       ensure_shape(scratch.E, piece.size, piece.size);
-      for (Index t = 0; t < piece.size; ++t) scratch.E.col(t) = rates.tau[t] * rates.theta;
+      for (Index t = 0; t < piece.size; ++t)
+        each_lane<S>(piece.size, [&](auto at) {
+          at.store(scratch.E.col(t).data(), at(rates.theta.data()) * rates.tau[t]);
+        });
     }
-    scratch.read = -rates.tau;
-    scratch.e = rates.theta;
-    if (piece.ends_mini_batch) scratch.e *= -rates.last_tau;
+    scratch.read.resize(piece.size);
+    scratch.e.resize(piece.size);
+    for (Index t = 0; t < piece.size; ++t) {
+      scratch.read[t] = -rates.tau[t];
+      scratch.e[t] = piece.ends_mini_batch ? -rates.last_tau * rates.theta[t] : rates.theta[t];
+    }
   }
 
   static const Matrix<S>& kernel(const Scratch& scratch) { return scratch.E; }
