@@ -1,12 +1,12 @@
 /// @file
 /// How functions take matrices: views of memory that is somebody else's. They are to the library
 /// what Eigen::Ref is to Eigen, but hold no matrix that they might have to fill: an Eigen::Ref of
-/// constants brings such code along for every type of argument, a tenth of the time that a program
-/// with one layer took to compile.
+/// constants brings such code along for every type of argument (a tenth of the time that a program
+/// with one layer took to compile) and for every call (a tenth of a step of a small LSTM).
 #pragma once
 
+#include <concepts>
 #include <type_traits>
-#include <utility>
 
 #include "ttt/core/types.hpp"
 
@@ -14,29 +14,39 @@ namespace ttt {
 
 namespace detail {
 
-/// Numbers of type S in memory, those of a column one after another.
 template <class Expression, class S>
-concept ColumnsInMemory = std::same_as<typename Expression::Scalar, S> &&
+concept NumbersInMemory = std::same_as<typename Expression::Scalar, S> &&
                               (int{Expression::Flags} & int{Eigen::DirectAccessBit}) != 0 &&
-                          (int{Expression::Flags} & int{Eigen::RowMajorBit}) == 0 &&
                           int{Expression::InnerStrideAtCompileTime} == 1;
 
-/// The same in one column, or in a row that lies like one.
+/// Columns whose numbers lie one after another.
 template <class Expression, class S>
-concept VectorInMemory = std::same_as<typename Expression::Scalar, S> &&
-                         bool{Expression::IsVectorAtCompileTime} &&
-                         (int{Expression::Flags} & int{Eigen::DirectAccessBit}) != 0 &&
-                         int{Expression::InnerStrideAtCompileTime} == 1;
+concept ColumnsInMemory = NumbersInMemory<Expression, S> &&
+                          (int{Expression::Flags} & int{Eigen::RowMajorBit}) == 0;
 
-/// What may be written to although it is passed as a constant: blocks and maps.
+/// One such column, or a row that lies like one.
+template <class Expression, class S>
+concept VectorInMemory = NumbersInMemory<Expression, S> && bool{Expression::IsVectorAtCompileTime};
+
+template <class Expression, class S>
+concept MatrixToEvaluate =
+    std::same_as<typename Expression::Scalar, S> && !ColumnsInMemory<Expression, S>;
+
+template <class Expression, class S>
+concept VectorToEvaluate =
+    std::same_as<typename Expression::Scalar, S> && !VectorInMemory<Expression, S>;
+
+/// What is written to even as a constant: blocks and maps.
 template <class Expression>
-concept WritableView = (int{Expression::Flags} & int{Eigen::LvalueBit}) != 0 &&
-                       !std::is_base_of_v<Eigen::PlainObjectBase<Expression>, Expression>;
+concept Writable = (int{Expression::Flags} & int{Eigen::LvalueBit}) != 0 &&
+                   !std::is_base_of_v<Eigen::PlainObjectBase<Expression>, Expression>;
 
 template <class M>
 using WithStride = Eigen::Map<M, 0, Eigen::OuterStride<>>;
 
 }  // namespace detail
+
+// NOLINTBEGIN(google-explicit-constructor): arguments become views by themselves.
 
 /// A matrix to read. Any column-major matrix, block of columns or rows, or map binds without a
 /// copy. Anything else of the same scalar type (a sum, a transpose, a row-major matrix) is
@@ -47,15 +57,13 @@ class MatrixView : public detail::WithStride<const Matrix<S>> {
   using Map = detail::WithStride<const Matrix<S>>;
 
   template <detail::ColumnsInMemory<S> Expression>
-  MatrixView(const Eigen::DenseBase<Expression>& matrix)  // NOLINT(google-explicit-constructor)
+  MatrixView(const Eigen::DenseBase<Expression>& matrix)
       : Map(matrix.derived().data(), matrix.rows(), matrix.cols(),
             Eigen::OuterStride<>(matrix.derived().outerStride())) {}
 
-  template <class Expression>
-  requires(std::same_as<typename Expression::Scalar, S> && !detail::ColumnsInMemory<Expression, S>)
-      MatrixView(
-          const Eigen::DenseBase<Expression>& expression,  // NOLINT(google-explicit-constructor)
-          Matrix<S>&& memory = Matrix<S>())
+  /// `memory` is a temporary, which lives until the end of the caller's statement.
+  template <detail::MatrixToEvaluate<S> Expression>
+  MatrixView(const Eigen::DenseBase<Expression>& expression, Matrix<S>&& memory = Matrix<S>())
       : MatrixView(memory = expression.derived()) {}
 };
 
@@ -66,14 +74,11 @@ class VectorView : public Eigen::Map<const Vector<S>> {
   using Map = Eigen::Map<const Vector<S>>;
 
   template <detail::VectorInMemory<S> Expression>
-  VectorView(const Eigen::DenseBase<Expression>& vector)  // NOLINT(google-explicit-constructor)
+  VectorView(const Eigen::DenseBase<Expression>& vector)
       : Map(vector.derived().data(), vector.size()) {}
 
-  template <class Expression>
-  requires(std::same_as<typename Expression::Scalar, S> && !detail::VectorInMemory<Expression, S>)
-      VectorView(
-          const Eigen::DenseBase<Expression>& expression,  // NOLINT(google-explicit-constructor)
-          Vector<S>&& memory = Vector<S>())
+  template <detail::VectorToEvaluate<S> Expression>
+  VectorView(const Eigen::DenseBase<Expression>& expression, Vector<S>&& memory = Vector<S>())
       : VectorView(memory = expression.derived()) {}
 };
 
@@ -89,13 +94,12 @@ class MatrixOut : public detail::WithStride<Matrix<S>> {
   MatrixOut& operator=(const MatrixOut&) = default;
 
   template <detail::ColumnsInMemory<S> Plain>
-  MatrixOut(Eigen::PlainObjectBase<Plain>& matrix)  // NOLINT(google-explicit-constructor)
+  MatrixOut(Eigen::PlainObjectBase<Plain>& matrix)
       : Map(matrix.data(), matrix.rows(), matrix.cols(),
             Eigen::OuterStride<>(matrix.outerStride())) {}
 
   template <detail::ColumnsInMemory<S> Expression>
-  requires detail::WritableView<Expression> MatrixOut(
-      const Eigen::DenseBase<Expression>& matrix)  // NOLINT(google-explicit-constructor)
+  requires detail::Writable<Expression> MatrixOut(const Eigen::DenseBase<Expression>& matrix)
       : Map(matrix.const_cast_derived().data(), matrix.rows(), matrix.cols(),
             Eigen::OuterStride<>(matrix.derived().outerStride())) {}
 };
@@ -112,14 +116,14 @@ class VectorOut : public Eigen::Map<Vector<S>> {
   VectorOut& operator=(const VectorOut&) = default;
 
   template <detail::VectorInMemory<S> Plain>
-  VectorOut(Eigen::PlainObjectBase<Plain>& vector)  // NOLINT(google-explicit-constructor)
-      : Map(vector.data(), vector.size()) {}
+  VectorOut(Eigen::PlainObjectBase<Plain>& vector) : Map(vector.data(), vector.size()) {}
 
   template <detail::VectorInMemory<S> Expression>
-  requires detail::WritableView<Expression> VectorOut(
-      const Eigen::DenseBase<Expression>& vector)  // NOLINT(google-explicit-constructor)
+  requires detail::Writable<Expression> VectorOut(const Eigen::DenseBase<Expression>& vector)
       : Map(vector.const_cast_derived().data(), vector.size()) {}
 };
+
+// NOLINTEND(google-explicit-constructor)
 
 /// Read-only arguments.
 template <class S>

@@ -285,6 +285,15 @@ class TTTLayer : public StreamCalls<TTTLayer<S, M, Rule>, S> {
     return std::min(options.step_parts<S>(numbers), config_.heads);
   }
 
+  /// Scratch for one thread more, in which everything has its size.
+  void add_step_head(Workspace& w) const {
+    if constexpr (std::same_as<Rule, PublishedRule>) {
+      w.step_heads.emplace_back(config_.head_width());
+    } else {
+      w.step_heads.emplace_back(w.step_heads.front());
+    }
+  }
+
   /// Gives everything that `step` works on its size: a token that ends a mini-batch.
   void warm_up(Workspace& w) const {
     State state = initial_state();
@@ -360,7 +369,7 @@ void TTTLayer<S, M, Rule>::step(VectorIn<S> x_t, State& state, VectorOut<S> y_t,
   rates().step(x_t, w.k, options.inner_rate_scale, w.token);
   InnerRate<S>::token_factors(parameters_.token_idx, w.tau);
   const Index parts = step_parts(state, options);
-  while (std::ssize(w.step_heads) < parts) w.step_heads.emplace_back(w.step_heads.front());
+  while (std::ssize(w.step_heads) < parts) add_step_head(w);
   parallel_parts(config_.heads, parts, [&](Index begin, Index size, Index part) {
     auto& scratch = w.step_heads[static_cast<std::size_t>(part)];
     for (Index h = begin; h < begin + size; ++h) {

@@ -53,7 +53,7 @@ class TTTRates {
     } else {
       Rate::template forward<S>(all(a.raw_rate), no_keys(), all(a.gate));
     }
-    a.rate = scale(inner_rate_scale) * a.gate;
+    scale_gate(inner_rate_scale, a);
     if constexpr (has_momentum) sigmoid(x, p_.momentum_weight, p_.momentum_bias, a.momentum);
     if constexpr (forgets) sigmoid(x, p_.forgetting_weight, p_.forgetting_bias, a.forgetting);
   }
@@ -72,7 +72,7 @@ class TTTRates {
     } else {
       Rate::template forward<S>(all(a.raw_rate), no_keys(), all(a.gate));
     }
-    a.rate = scale(inner_rate_scale) * a.gate;
+    scale_gate(inner_rate_scale, a);
     if constexpr (has_momentum) {
       InnerRate<S>::step(x_t, p_.momentum_weight, p_.momentum_bias, a.momentum.col(0));
       SiLU::sigmoid<S>(a.momentum, a.momentum);
@@ -101,6 +101,13 @@ class TTTRates {
   }
 
  private:
+  void scale_gate(double inner_rate_scale, TTTActivations<S>& a) const {
+    const S factor = scale(inner_rate_scale);
+    ensure_shape(a.rate, a.gate.rows(), a.gate.cols());
+    each_lane<S>(a.gate.size(),
+                 [&](auto at) { at.store(a.rate.data(), factor * at(a.gate.data())); });
+  }
+
   /// w.d_raw from w.d_rate.
   void rate_backward(const TTTActivations<S>& a, Workspace& w) const {
     const Index tokens = a.rate.cols(), f = config_.head_width();

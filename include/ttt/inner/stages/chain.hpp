@@ -16,7 +16,7 @@ struct AsStage {
   using type = T;
 };
 template <class T>
-requires Activation<T, double>
+requires Activation<T, float>
 struct AsStage<T> {
   using type = Pointwise<T>;
 };
