@@ -70,5 +70,46 @@ TYPED_TEST(ProductTest, HasTheSameBitsForAnyNumberOfThreads) {
     });
 }
 
+/// Of unequal heights, one of them none, for as many tokens as make blocks of rows, of columns, and
+/// one column.
+template <class S>
+struct Together {
+  Matrix<S> A, b, c, B, C, d, e;
+
+  Together(Index depth, Index cols)
+      : A(random_matrix<S>(depth, 500, 1)),
+        b(depth, 0),
+        c(random_matrix<S>(depth, 97, 2)),
+        B(random_matrix<S>(depth, cols, 3)),
+        C(Matrix<S>::Constant(500, cols, std::numeric_limits<S>::quiet_NaN())),
+        d(0, cols),
+        e(Matrix<S>::Constant(97, cols, std::numeric_limits<S>::quiet_NaN())) {}
+  void multiply() { Product<S>::atb_each({{A, C}, {b, d}, {c, e}}, B); }
+};
+
+TYPED_TEST(ProductTest, SeveralWithTheSameFactorEqualEachAlone) {
+  using S = TypeParam;
+  for (const Index depth : {0, 66, 1031})
+    for (const Index cols : {0, 1, 2, 130, 515, 700}) {
+      Together<S> together(depth, cols);
+      together.multiply();
+      Matrix<S> C(500, cols), e(97, cols);
+      Product<S>::atb(together.A, together.B, C);
+      Product<S>::atb(together.c, together.B, e);
+      EXPECT_LE(relative_error(together.C, C), tolerance::rounding<S>) << depth << ", " << cols;
+      EXPECT_LE(relative_error(together.e, e), tolerance::rounding<S>) << depth << ", " << cols;
+    }
+}
+
+TYPED_TEST(ProductTest, SeveralHaveTheSameBitsForAnyNumberOfThreads) {
+  using S = TypeParam;
+  for (const Index cols : {1, 20, 515})
+    expect_same_bits_for_any_threads([&] {
+      Together<S> together(66, cols);
+      together.multiply();
+      return Results<S>{{together.C, together.e}};
+    });
+}
+
 }  // namespace
 }  // namespace ttt::test

@@ -21,8 +21,12 @@ TYPED_TEST(LinearTest, ForwardAndStepEqualLoops) {
         for (Index i = 0; i < in; ++i) expected(o, t) += weight(i, o) * x(i, t);
     Linear<S>::forward(x, weight, y);
     for (Index t = 0; t < T; ++t) Linear<S>::step(x.col(t), weight, by_step.col(t));
+    Matrix<S> first(out, T), second(out, T);
+    Linear<S>::forward(x, {{weight, first}, {weight, second}});
     EXPECT_LE(relative_error(y, expected), tolerance::rounding<S>);
     EXPECT_LE(relative_error(by_step, expected), tolerance::rounding<S>);
+    EXPECT_LE(relative_error(first, expected), tolerance::rounding<S>);
+    EXPECT_EQ(second, first);
   }
 }
 
@@ -64,6 +68,7 @@ TEST(LinearDoubleTest, RefusesWrongShapes) {
   const auto weight = random_matrix<double>(in, out, 1);
   Matrix<double> x(in + 1, 2), y(out, 2), d_weight(in, out);
   EXPECT_THROW(Linear<double>::forward(x, weight, y), std::invalid_argument);
+  EXPECT_THROW(Linear<double>::forward(x, {{weight, y}, {weight, y}}), std::invalid_argument);
   EXPECT_THROW(Linear<double>::backward_input(y, weight, x), std::invalid_argument);
   EXPECT_THROW(Linear<double>::add_backward_input(y, weight, x), std::invalid_argument);
   EXPECT_THROW(Linear<double>::backward_weight(y, x, d_weight), std::invalid_argument);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/product_factor.hpp"
@@ -12,12 +13,18 @@ namespace ttt::detail {
 template <class S>
 class BlasProduct {
  public:
+  /// Products with one B.
+  static void run(std::span<const ProductOf<S>> products) {
+    for (const ProductOf<S>& product : products) BlasProduct(product).run();
+  }
+
+ private:
   explicit BlasProduct(const ProductOf<S>& product) : of_(product) {}
 
   /// BLAS copies a factor anew for each block, so blocks are wide.
   void run() const {
     constexpr Index small = 1 << 20, few_columns = 512;
-    const Index rows = of_.C.rows(), cols = of_.C.cols();
+    const Index rows = of_.rows, cols = of_.cols;
     if (rows == 0 || cols == 0) return;
     if (rows * of_.depth * cols < small) return add(0, rows, 0, cols);
     if (cols < few_columns && rows > cols) {
@@ -30,9 +37,8 @@ class BlasProduct {
     }
   }
 
- private:
   void add(Index i, Index rows, Index j, Index cols) const {
-    if (!of_.keep) of_.C.block(i, j, rows, cols).setZero();
+    if (!of_.keep) of_.clear(i, rows, j, cols);
     if (of_.depth == 0) return;
     if (of_.A.by_rows) return add<Eigen::RowMajor, Eigen::ColMajor>(i, rows, j, cols);
     if (of_.B.by_rows) return add<Eigen::ColMajor, Eigen::RowMajor>(i, rows, j, cols);
@@ -48,7 +54,7 @@ class BlasProduct {
     using Kernel = eigen::general_matrix_matrix_product<Index, S, order_A, false, S, order_B, false,
                                                         Eigen::ColMajor, 1>;
     Kernel::run(rows, cols, of_.depth, of_.A.at(i, 0), of_.A.stride, of_.B.at(0, j), of_.B.stride,
-                &of_.C(i, j), 1, of_.C.outerStride(), of_.sign, blocking, nullptr);
+                of_.result(i, j), 1, of_.stride, of_.sign, blocking, nullptr);
   }
 
   ProductOf<S> of_;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "ttt/core/parallel.hpp"
 #include "ttt/core/product_factor.hpp"
@@ -19,13 +20,24 @@ namespace ttt::detail {
 template <class S>
 class PanelProduct {
  public:
-  explicit PanelProduct(const ProductOf<S>& product) : of_(product) {}
+  using Product = ProductOf<S>;
 
-  void run() const {
-    if (of_.C.cols() == 0) return;
-    for (Index k = 0; k == 0 || k < of_.depth; k += most_depth)
-      for (Index i = 0; i < of_.C.rows(); i += most_rows)
-        add({i, std::min(most_rows, of_.C.rows() - i), k, std::min(most_depth, of_.depth - k)});
+  /// Products with one B, of equal depth, sign and keep. With few columns blocks are of rows, those
+  /// of all products, and share B; else of columns, and share A, one product after another.
+  static void run(std::span<const Product> products) {
+    const Index cols = products.front().cols, depth = products.front().depth;
+    Index rows = 0;
+    for (const Product& product : products) rows += product.rows;
+    if (cols == 0) return;
+    const bool shares_B = cols < few_columns && rows > cols;
+    for (Index k = 0; k == 0 || k < depth; k += most_depth) {
+      const Part part{k, std::min(most_depth, depth - k)};
+      if (shares_B) {
+        add_sharing_B(products, rows, part);
+      } else {
+        for (const Product& product : products) add_sharing_A(product, part);
+      }
+    }
   }
 
  private:
@@ -45,65 +57,87 @@ class PanelProduct {
   /// Blocks of C: what they read of either factor fits the second-level cache.
   static constexpr Index block_rows = std::max<Index>(96 / Traits::mr, 1) * Traits::mr;
   static constexpr Index block_cols = 128;
-  /// Of A at a time: copies of some megabytes.
+  /// Of a factor that is shared at a time: copies of some megabytes.
   static constexpr Index most_rows = 16 * block_rows, most_depth = 4 * panel_depth;
-  /// With fewer, blocks are of rows and share B; else of columns, and share A.
   static constexpr Index few_columns = 512;
 
-  /// Part of A.
+  /// Columns of A, rows of B.
   struct Part {
-    Index row, rows, k, depth;
+    Index k, depth;
   };
 
-  void add(const Part& part) const {
-    const Index cols = of_.C.cols();
-    const bool small = part.rows * part.depth * cols < (1 << 20);  // over before a thread is awake
-    const Index threads = small ? 1 : available_threads();
-    const bool shares_B = cols < few_columns && part.rows > cols;
-    const Index shared = shares_B ? cols : part.rows;
-    const Index block = std::min(shares_B ? block_rows : block_cols, shares_B ? part.rows : cols);
-    const Index own_size = (block * std::min(panel_depth, part.depth) + 15) / 16 * 16;  // aligned
-    // Of small products on the stack, for `step` allocates nothing.
+  /// Smaller products are over before a thread is awake.
+  static Index threads_for(Index multiplications) {
+    return multiplications < (1 << 20) ? 1 : available_threads();
+  }
+
+  // Copies of small products are on the stack, for `step` allocates nothing. The copies of a
+  // factor's rows or columns that panel q is of begin at count * q.
+
+  /// `rows` of all products.
+  static void add_sharing_B(std::span<const Product> products, Index rows, const Part& part) {
     namespace internal = Eigen::internal;  // Eigen 3.4 takes it for granted below
-    ei_declare_aligned_stack_constructed_variable(S, shared_copy, shared * part.depth,
+    const Product& first = products.front();
+    const Index cols = first.cols, threads = threads_for(rows * part.depth * cols);
+    const Index own_size = copy_size(std::min(block_rows, rows), part);
+    ei_declare_aligned_stack_constructed_variable(S, shared_copy, cols * part.depth,
                                                   static_cast<S*>(nullptr));
     ei_declare_aligned_stack_constructed_variable(S, own_copies, threads * own_size,
                                                   static_cast<S*>(nullptr));
-    // The copies of a factor's rows or columns that panel q is of begin at count * q.
-    blocks(shared, shares_B ? block_cols : block_rows, threads, [&](Index i, Index size, Index) {
+    parallel_for(blocks_of(cols, block_cols), threads, [&](Index b, Index) {
+      const Index j = b * block_cols, size = std::min(block_cols, cols - j);
       each_panel(part, [&](Index q, Index depth) {
-        S* const to = shared_copy + q * shared + i * depth;
-        shares_B ? copy_columns(part, q, depth, i, size, to)
-                 : copy_rows(part, q, depth, i, size, to);
+        copy_columns(first.B, part.k + q, depth, j, size, shared_copy + q * cols + j * depth);
       });
     });
-    blocks(shares_B ? part.rows : cols, block, threads, [&](Index i, Index size, Index slot) {
+    Index blocks = 0;
+    for (const Product& product : products) blocks += blocks_of(product.rows, block_rows);
+    parallel_for(blocks, threads, [&](Index b, Index slot) {
+      const Product* product = products.data();
+      for (Index count; b >= (count = blocks_of(product->rows, block_rows)); ++product) b -= count;
+      const Index i = b * block_rows, size = std::min(block_rows, product->rows - i);
       S* const own = own_copies + slot * own_size;
-      if (part.k == 0 && !of_.keep) block_of(part, shares_B, i, size).setZero();
+      if (part.k == 0 && !product->keep) product->clear(i, size, 0, cols);
       each_panel(part, [&](Index q, Index depth) {
-        const S* const all = shared_copy + q * shared;
-        if (shares_B) {
-          copy_rows(part, q, depth, i, size, own);
-          multiply(part.row + i, own, size, depth, 0, all, cols);
-        } else {
-          copy_columns(part, q, depth, i, size, own);
-          multiply(part.row, all, part.rows, depth, i, own, size);
-        }
+        copy_rows(product->A, part.k + q, depth, i, size, own);
+        multiply(*product, i, own, size, depth, 0, shared_copy + q * cols, cols);
       });
     });
   }
 
-  auto block_of(const Part& part, bool of_rows, Index begin, Index size) const {
-    return of_rows ? of_.C.block(part.row + begin, 0, size, of_.C.cols())
-                   : of_.C.block(part.row, begin, part.rows, size);
+  static void add_sharing_A(const Product& product, const Part& part) {
+    for (Index row = 0; row < product.rows; row += most_rows)
+      add_sharing_A(product, part, row, std::min(most_rows, product.rows - row));
+  }
+  static void add_sharing_A(const Product& product, const Part& part, Index row, Index rows) {
+    namespace internal = Eigen::internal;
+    const Index cols = product.cols, block = std::min(block_cols, cols);
+    const Index threads = threads_for(rows * part.depth * cols), own_size = copy_size(block, part);
+    ei_declare_aligned_stack_constructed_variable(S, shared_copy, rows * part.depth,
+                                                  static_cast<S*>(nullptr));
+    ei_declare_aligned_stack_constructed_variable(S, own_copies, threads * own_size,
+                                                  static_cast<S*>(nullptr));
+    parallel_for(blocks_of(rows, block_rows), threads, [&](Index b, Index) {
+      const Index i = b * block_rows, size = std::min(block_rows, rows - i);
+      each_panel(part, [&](Index q, Index depth) {
+        copy_rows(product.A, part.k + q, depth, row + i, size, shared_copy + q * rows + i * depth);
+      });
+    });
+    parallel_for(blocks_of(cols, block), threads, [&](Index b, Index slot) {
+      const Index j = b * block, size = std::min(block, cols - j);
+      S* const own = own_copies + slot * own_size;
+      if (part.k == 0 && !product.keep) product.clear(row, rows, j, size);
+      each_panel(part, [&](Index q, Index depth) {
+        copy_columns(product.B, part.k + q, depth, j, size, own);
+        multiply(product, row, shared_copy + q * rows, rows, depth, j, own, size);
+      });
+    });
   }
 
-  /// Calls `body(begin, size, slot)` for blocks of [0, count).
-  template <class Body>
-  static void blocks(Index count, Index block, Index threads, Body&& body) {
-    parallel_for((count + block - 1) / block, threads, [&](Index b, Index slot) {
-      body(b * block, std::min(block, count - b * block), slot);
-    });
+  static Index blocks_of(Index count, Index block) { return (count + block - 1) / block; }
+  /// Numbers of a copy of `count` rows or columns of a panel, so that the next one is aligned.
+  static Index copy_size(Index count, const Part& part) {
+    return (count * std::min(panel_depth, part.depth) + 15) / 16 * 16;
   }
 
   /// Calls `body(q, depth)` for the panels of a part: q is the first of `depth` columns of A.
@@ -113,17 +147,17 @@ class PanelProduct {
       body(q, std::min(panel_depth, part.depth - q));
   }
 
-  void copy_rows(const Part& part, Index q, Index depth, Index i, Index rows, S* to) const {
-    const Index row = part.row + i, k = part.k + q;
-    if (of_.A.by_rows) return transpose_rows(row, k, depth, rows, to);
-    CopyRows()(to, of_.A.template from<Eigen::ColMajor>(row, k), depth, rows);
+  static void copy_rows(const Factor<S>& A, Index k, Index depth, Index row, Index rows, S* to) {
+    if (A.by_rows) return transpose_rows(A, k, depth, row, rows, to);
+    CopyRows()(to, A.template from<Eigen::ColMajor>(row, k), depth, rows);
   }
   /// Eigen's copy walks all rows of a panel at once: 1.6 times the time.
-  void transpose_rows(Index row, Index k, Index depth, Index rows, S* to) const {
+  static void transpose_rows(const Factor<S>& A, Index k, Index depth, Index row, Index rows,
+                             S* to) {
     using Rows = Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>>;
     const auto columns = [&](Index begin, Index height, S* memory) {
-      const Eigen::OuterStride<> stride(of_.A.stride);
-      transpose<S>(Rows(of_.A.at(row + begin, k), depth, height, stride), memory);
+      const Eigen::OuterStride<> stride(A.stride);
+      transpose<S>(Rows(A.at(row + begin, k), depth, height, stride), memory);
     };
     constexpr Index whole = Traits::mr;  // such a panel is its columns one after another
     const Index last = rows / whole * whole, left = rows - last;
@@ -133,22 +167,19 @@ class PanelProduct {
     columns(last, left, rest.data());
     CopyRows()(to + last * depth, {rest.data(), left}, depth, left);
   }
-  void copy_columns(const Part& part, Index q, Index depth, Index j, Index cols, S* to) const {
-    const Index k = part.k + q;
-    if (of_.B.by_rows) {
-      CopyColumns<Eigen::RowMajor>()(to, of_.B.template from<Eigen::RowMajor>(k, j), depth, cols);
+  static void copy_columns(const Factor<S>& B, Index k, Index depth, Index j, Index cols, S* to) {
+    if (B.by_rows) {
+      CopyColumns<Eigen::RowMajor>()(to, B.template from<Eigen::RowMajor>(k, j), depth, cols);
     } else {
-      CopyColumns<Eigen::ColMajor>()(to, of_.B.template from<Eigen::ColMajor>(k, j), depth, cols);
+      CopyColumns<Eigen::ColMajor>()(to, B.template from<Eigen::ColMajor>(k, j), depth, cols);
     }
   }
 
   /// The block of C whose first entry is (i, j), by copies of some rows and columns.
-  void multiply(Index i, const S* A, Index rows, Index depth, Index j, const S* B,
-                Index cols) const {
-    Kernel()(Result(&of_.C(i, j), of_.C.outerStride()), A, B, rows, depth, cols, of_.sign);
+  static void multiply(const Product& product, Index i, const S* A, Index rows, Index depth,
+                       Index j, const S* B, Index cols) {
+    Kernel()(Result(product.result(i, j), product.stride), A, B, rows, depth, cols, product.sign);
   }
-
-  ProductOf<S> of_;
 };
 
 template <class S>

@@ -4,6 +4,10 @@
 /// a vector, and A need not be copied.
 #pragma once
 
+#include <array>
+
+#include "ttt/core/views.hpp"
+
 #if defined(EIGEN_USE_BLAS)
 #include "ttt/core/blas_product.hpp"
 #else
@@ -32,6 +36,24 @@ struct Product {
   /// C -= A B'
   static void subtract_abt(In A, In B, Out C) { multiply_abt(A, B, C, S(-1)); }
 
+  /// One of several products with the same B.
+  struct Transposed {
+    MatrixView<S> A;
+    MatrixOut<S> C;
+  };
+  /// C_i = A_i' B. Where B has few columns, threads meet once for all.
+  template <std::size_t size>
+  static void atb_each(const Transposed (&products)[size], In B) {
+    if (B.cols() == 1) {
+      for (const auto& [A, C] : products) atb(A, B, C);
+      return;
+    }
+    std::array<detail::ProductOf<S>, size> each;
+    for (std::size_t i = 0; i < size; ++i)
+      each[i] = product_of(transposed(products[i].A), as_it_is(B), B.rows(), products[i].C);
+    detail::LargeProduct<S>::run(each);
+  }
+
   /// y = A x: one token. Allocates nothing.
   static void ab_column(In A, VectorIn<S> x, VectorOut<S> y) {
     eigen_assert(x.size() == A.cols() && y.size() == A.rows());
@@ -51,6 +73,11 @@ struct Product {
   static Factor as_it_is(In A) { return {A.data(), A.outerStride(), false}; }
   static Factor transposed(In A) { return {A.data(), A.outerStride(), true}; }
 
+  static detail::ProductOf<S> product_of(const Factor& A, const Factor& B, Index depth, Out C,
+                                         S sign = S(1), bool keep = false) {
+    return {A, B, C.data(), C.rows(), depth, C.cols(), C.outerStride(), sign, keep};
+  }
+
   static void multiply_ab(In A, In B, Out C, bool keep, S sign) {
     multiply(as_it_is(A), as_it_is(B), A.cols(), sign, C, keep);
   }
@@ -62,8 +89,10 @@ struct Product {
   }
 
   static void multiply(const Factor& A, const Factor& B, Index depth, S sign, Out& C, bool keep) {
-    if (C.cols() != 1 || B.by_rows)
-      return detail::LargeProduct<S>({A, B, depth, sign, keep, C}).run();
+    if (C.cols() != 1 || B.by_rows) {
+      const auto product = product_of(A, B, depth, C, sign, keep);
+      return detail::LargeProduct<S>::run({&product, 1});
+    }
     if (C.rows() == 0) return;
     const Index height = C.rows() * depth < (1 << 20) ? C.rows() : (C.rows() + 3) / 4;
     if (!keep) C.setZero();

@@ -2,7 +2,9 @@
 /// A product and its factors as they lie in memory.
 #pragma once
 
-#include "ttt/core/views.hpp"
+#include <algorithm>
+
+#include "ttt/core/types.hpp"
 
 namespace ttt::detail {
 
@@ -31,10 +33,17 @@ struct Factor {
 template <class S>
 struct ProductOf {
   Factor<S> A, B;
-  Index depth;
+  S* C;
+  Index rows, depth, cols;
+  Index stride;  // between columns of C
   S sign;
   bool keep;
-  MatrixOut<S>& C;
+
+  S* result(Index row, Index column) const { return C + row + column * stride; }
+  /// Sets a block of C to zero.
+  void clear(Index row, Index height, Index column, Index width) const {
+    for (Index j = column; j < column + width; ++j) std::fill_n(result(row, j), height, S(0));
+  }
 };
 
 }  // namespace ttt::detail

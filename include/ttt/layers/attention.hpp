@@ -143,9 +143,8 @@ class Attention : public StreamCalls<Attention<S>, S> {
   void project(MatrixIn<S> x, Lengths lengths, States<State> states, Matrix<S>& q,
                Workspace& w) const {
     for (auto* matrix : {&w.k, &w.v}) ensure_shape(*matrix, config_.key_rows(), x.cols());
-    Linear<S>::forward(x, parameters_.q_proj, q);
-    Linear<S>::forward(x, parameters_.k_proj, w.k);
-    Linear<S>::forward(x, parameters_.v_proj, w.v);
+    const Parameters& p = parameters_;
+    Linear<S>::forward(x, {{p.q_proj, q}, {p.k_proj, w.k}, {p.v_proj, w.v}});
     Index begin = 0;
     for (std::size_t s = 0; s < states.size(); begin += lengths[s++]) {
       rotary_.rotate(q.middleCols(begin, lengths[s]), states[s]->length);

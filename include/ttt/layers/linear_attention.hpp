@@ -126,9 +126,7 @@ void LinearAttention<S, Features>::forward_batch(MatrixIn<S> x, Lengths lengths,
   if (cache) cache->x = x;  // first: y may be the same memory
   if (cache) cache->plan = plan;
   reserve(a, x.cols());
-  Linear<S>::forward(x, p.q_proj, a.q);
-  Linear<S>::forward(x, p.k_proj, a.k);
-  Linear<S>::forward(x, p.v_proj, a.v);
+  Linear<S>::forward(x, {{p.q_proj, a.q}, {p.k_proj, a.k}, {p.v_proj, a.v}});
   Heads(config_).forward(plan, a, states, w, cache);
   Linear<S>::forward(a.z, p.o_proj, y);
 }

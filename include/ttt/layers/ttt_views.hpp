@@ -120,9 +120,13 @@ class TTTViews {
   }
 
   void project(MatrixIn<S> x, TTTActivations<S>& a) const {
-    Linear<S>::forward(x, p_.q_proj, config_.share_qk ? a.p : a.q);
-    if (!config_.share_qk && own_keys()) Linear<S>::forward(x, p_.k_proj, a.k);
-    Linear<S>::forward(x, p_.v_proj, a.v);
+    if (config_.share_qk) {
+      Linear<S>::forward(x, {{p_.q_proj, a.p}, {p_.v_proj, a.v}});
+    } else if (own_keys()) {
+      Linear<S>::forward(x, {{p_.q_proj, a.q}, {p_.k_proj, a.k}, {p_.v_proj, a.v}});
+    } else {
+      Linear<S>::forward(x, {{p_.q_proj, a.q}, {p_.v_proj, a.v}});
+    }
   }
 
   void project_backward(const Cache& cache, MatrixOut<S> dx, Parameters& grad, Workspace& w) const {

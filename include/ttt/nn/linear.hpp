@@ -26,6 +26,20 @@ struct Linear {
     Product<S>::atb(weight, x, y);
   }
 
+  /// A weight [in, out], and where its product with the tokens goes, [out, T].
+  using Projection = typename Product<S>::Transposed;
+
+  /// The same for several weights that read the same tokens: threads meet once for all.
+  ///   Linear<S>::forward(x, {{p.q_proj, q}, {p.k_proj, k}});
+  template <std::size_t size>
+  static void forward(MatrixIn<S> x, const Projection (&projections)[size]) {
+    for (const auto& [weight, y] : projections) {
+      require_shape("Linear.forward: x", x, weight.rows(), x.cols());
+      require_shape("Linear.forward: y", y, weight.cols(), x.cols());
+    }
+    Product<S>::atb_each(projections, x);
+  }
+
   /// dx = W dy
   static void backward_input(MatrixIn<S> dy, MatrixIn<S> weight, MatrixOut<S> dx) {
     require_shape("Linear.backward_input: dy", dy, weight.cols(), dy.cols());
@@ -62,16 +76,16 @@ struct Linear {
     }
   }
 
-  /// A weight, and where its product with the token goes.
-  struct Projection {
-    const Matrix<S>& weight;  // [in, out]
-    Vector<S>& y_t;           // [out]
+  /// A weight [in, out], and where its product with one token goes, [out].
+  struct TokenProjection {
+    const Matrix<S>& weight;
+    Vector<S>& y_t;
   };
 
   /// The same for several weights that read one token: threads meet once for all.
   ///   Linear<S>::step(x_t, {{p.q_proj, q_t}, {p.k_proj, k_t}}, packed);
   template <std::size_t size>
-  static void step(VectorIn<S> x_t, const Projection (&projections)[size],
+  static void step(VectorIn<S> x_t, const TokenProjection (&projections)[size],
                    const DecodeWeights* packed) {
     std::array<PackedProduct, size> products;
     std::size_t count = 0;

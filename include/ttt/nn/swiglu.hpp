@@ -58,8 +58,7 @@ struct SwiGLU {
     reserve(workspace, parameters.gate_proj.cols(), x.cols());
     auto gate = workspace.gate.leftCols(x.cols());
     auto up = workspace.up.leftCols(x.cols());
-    Linear<S>::forward(x, parameters.gate_proj, gate);
-    Linear<S>::forward(x, parameters.up_proj, up);
+    Linear<S>::forward(x, {{parameters.gate_proj, gate}, {parameters.up_proj, up}});
     activate(gate, up, gate);
     Linear<S>::forward(gate, parameters.down_proj, y);
   }
@@ -73,8 +72,7 @@ struct SwiGLU {
     ensure_shape(cache.up, hidden, x.cols());
     cache.x = x;
     auto h = workspace.gate.leftCols(x.cols());
-    Linear<S>::forward(x, parameters.gate_proj, cache.gate);
-    Linear<S>::forward(x, parameters.up_proj, cache.up);
+    Linear<S>::forward(x, {{parameters.gate_proj, cache.gate}, {parameters.up_proj, cache.up}});
     activate(cache.gate, cache.up, h);
     Linear<S>::forward(h, parameters.down_proj, y);
   }
