@@ -132,9 +132,6 @@ class TTTHeads {
     (std::make_index_sequence<std::tuple_size_v<decltype(from_fields)>>{});
   }
 
-  static auto tokens(const Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
-    return of_heads.row(h).segment(piece.begin, piece.size).transpose();
-  }
   static auto tokens(Matrix<S>& of_heads, const TTTPiece& piece, Index h) {
     return of_heads.row(h).segment(piece.begin, piece.size).transpose();
   }
