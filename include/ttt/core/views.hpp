@@ -14,9 +14,12 @@ namespace ttt {
 
 namespace detail {
 
+template <class Expression>
+inline constexpr bool in_memory = (int{Expression::Flags} & int{Eigen::DirectAccessBit}) != 0;
+
+/// Numbers of type S in memory, neighbours side by side.
 template <class Expression, class S>
-concept NumbersInMemory = std::same_as<typename Expression::Scalar, S> &&
-                              (int{Expression::Flags} & int{Eigen::DirectAccessBit}) != 0 &&
+concept NumbersInMemory = std::same_as<typename Expression::Scalar, S> && in_memory<Expression> &&
                           int{Expression::InnerStrideAtCompileTime} == 1;
 
 /// Columns whose numbers lie one after another.
