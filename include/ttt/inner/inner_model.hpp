@@ -65,6 +65,7 @@ HeadWeights<const S, N> read_only(const HeadWeights<S, N>& weights) {
 template <class From, class To, std::size_t N>
 void copy_weights(const HeadWeights<From, N>& from, HeadWeights<To, N> to) {
   for (std::size_t l = 0; l < N; ++l) {
+    eigen_assert(from.W[l].size() == to.W[l].size() && from.b[l].size() == to.b[l].size());
     std::copy_n(from.W[l].data(), from.W[l].size(), to.W[l].data());
     std::copy_n(from.b[l].data(), from.b[l].size(), to.b[l].data());
   }
@@ -86,6 +87,7 @@ void scale(HeadWeights<S, N> weights, S factor) {
 template <class From, class S, std::size_t N>
 void add_scaled(HeadWeights<S, N> to, S factor, const HeadWeights<From, N>& from) {
   const auto add = [&](const auto& numbers, auto& sum) {
+    eigen_assert(numbers.size() == sum.size());
     each_lane<S>(sum.size(), [&](auto at) { at.add(sum.data(), factor * at(numbers.data())); });
   };
   for (std::size_t l = 0; l < N; ++l) {
